@@ -1,0 +1,313 @@
+"""Packed feature rows: the raw values of one entity, typed, in a fixed number of bytes.
+
+A row is what a feature store keeps and what a request's inline features become; encoding starts
+from it, in training as in serving. All rows of an entity have one layout:
+
+    layout   u8         hash of the layout: names, kinds and lengths, in order
+    written  i8         when the row was written, milliseconds since the epoch
+    checksum u8         content hash of hashes and numbers, mixed with `written`
+    hashes   u8[H]      a stable 64-bit hash for each categorical, `max_length` for each id list
+    numbers  f4[M]      one for each number and bucketised number, `dimension` for each vector
+
+so N rows joined together decode in one `numpy.frombuffer`, whatever the number of features.
+A value that is not there is 1 among the hashes (0 pads id lists) and NaN among the numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from bundle.errors import ValueRejected
+from bundle.schema import (
+    Bucketised,
+    Categorical,
+    DenseVector,
+    Entity,
+    Feature,
+    FeatureSchema,
+    IdList,
+    Number,
+    is_float32,
+)
+
+Rows = npt.NDArray[np.void]
+NO_VALUE = 1
+PADDING = 0
+_MIX_1 = np.uint64(0xFF51AFD7ED558CCD)
+_MIX_2 = np.uint64(0xC4CEB9FE1A85EC53)
+
+
+def hash_value(value: object) -> int:
+    """The stable 64-bit hash of a categorical value; 196 and "196" are the same value.
+
+    Raises:
+        TypeError: the value is neither a string nor an integer nor a boolean.
+    """
+    if isinstance(value, str):
+        text = value
+    elif isinstance(value, bool | np.bool_):
+        text = "true" if value else "false"
+    elif isinstance(value, int | np.integer):
+        text = str(int(value))
+    else:
+        raise TypeError(f"expected a string or an integer, got {type(value).__name__}")
+    hashed = xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"))
+    return hashed if hashed > NO_VALUE else hashed + 2
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a feature's values lie: `width` columns from `start` in `hashes` or `numbers`."""
+
+    feature: Feature
+    start: int
+    width: int
+
+    @property
+    def columns(self) -> slice:
+        """The feature's columns in its block."""
+        return slice(self.start, self.start + self.width)
+
+
+class RowLayout:
+    """The layout of one entity's rows under a schema.
+
+    Attributes:
+        hash_slots: categorical features and id lists, in schema order.
+        number_slots: numbers, bucketised numbers and dense vectors, in schema order.
+        dtype: the numpy dtype of a row; `dtype.itemsize` bytes each.
+        digest: hash of names, kinds and lengths; rows of another digest are not read.
+    """
+
+    def __init__(self, schema: FeatureSchema, entity: Entity) -> None:
+        self.entity = entity
+        hash_slots: list[Slot] = []
+        number_slots: list[Slot] = []
+        hashes = numbers = 0
+        for feature in schema.of(entity):
+            match feature:
+                case Categorical() | IdList():
+                    width = feature.max_length if isinstance(feature, IdList) else 1
+                    hash_slots.append(Slot(feature, hashes, width))
+                    hashes += width
+                case Number() | Bucketised() | DenseVector():
+                    width = feature.dimension if isinstance(feature, DenseVector) else 1
+                    number_slots.append(Slot(feature, numbers, width))
+                    numbers += width
+        self.hash_slots = tuple(hash_slots)
+        self.number_slots = tuple(number_slots)
+        self.slots: dict[str, Slot] = {
+            slot.feature.name: slot for slot in (*hash_slots, *number_slots)
+        }
+        padded_numbers = numbers + numbers % 2  # whole 64-bit words, for the checksum
+        self._hashes = hashes
+        self._numbers = numbers
+        self.dtype = np.dtype(
+            [
+                ("layout", "<u8"),
+                ("written", "<i8"),
+                ("checksum", "<u8"),
+                ("hashes", "<u8", (hashes,)),
+                ("numbers", "<f4", (padded_numbers,)),
+            ]
+        )
+        described = ";".join(
+            f"{slot.feature.name}:{slot.feature.kind}:{slot.width}"
+            for slot in (*hash_slots, *number_slots)
+        )
+        self.digest = np.uint64(xxhash.xxh3_64_intdigest(f"{entity}|{described}".encode()))
+        words = (self.dtype.itemsize - 24) // 8
+        self._salts = np.array(
+            [xxhash.xxh3_64_intdigest(b"multirank-row", seed=word) for word in range(words)],
+            dtype=np.uint64,
+        )
+
+    def empty(self, count: int) -> Rows:
+        """`count` rows without a single value, not sealed."""
+        rows = np.zeros(count, dtype=self.dtype)
+        rows["layout"] = self.digest
+        rows["numbers"][:, : self._numbers] = np.nan
+        for slot in self.hash_slots:
+            rows["hashes"][:, slot.start] = NO_VALUE
+        return rows
+
+    def pack(self, columns: Mapping[str, Sequence[Any]], count: int) -> Rows:
+        """Pack raw values, column by column, into `count` rows; features not given stay empty.
+
+        Args:
+            columns: feature name -> one raw value a row; None is "no value".
+            count: number of rows.
+
+        Raises:
+            ValueRejected: an unknown feature, a column of another length, or a value that does
+                not fit the feature's kind.
+        """
+        rows = self.empty(count)
+        for name, values in columns.items():
+            slot = self.slots.get(name)
+            if slot is None:
+                known = ", ".join(self.slots) or "none"
+                raise ValueRejected(
+                    name, None, f"unknown {self.entity} feature; the model knows: {known}"
+                )
+            if len(values) != count:
+                raise ValueRejected(name, None, f"has {len(values)} values for {count} rows")
+            _PACKERS[type(slot.feature)](rows, slot, values)
+        return rows
+
+    def seal(self, rows: Rows, written_ms: int) -> Rows:
+        """Stamp write time and checksum into `rows`, in place, and return them."""
+        rows["written"] = written_ms
+        rows["checksum"] = self.content_hash(rows) ^ _mix(rows["written"].view(np.uint64))
+        return rows
+
+    def content_hash(self, rows: Rows) -> npt.NDArray[np.uint64]:
+        """A 64-bit hash of each row's values [rows], independent of when it was written."""
+        raw = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), self.dtype.itemsize)
+        words = np.ascontiguousarray(raw[:, 24:]).view(np.uint64).reshape(len(rows), -1)
+        mixed: npt.NDArray[np.uint64] = _mix(_mix(words ^ self._salts).sum(axis=1, dtype=np.uint64))
+        return mixed
+
+    def decode(self, blobs: Sequence[bytes | None]) -> Decoded:
+        """Decode stored rows in one step; a row that cannot be trusted comes out empty.
+
+        Args:
+            blobs: one stored row, or None, for each id.
+        """
+        size = self.dtype.itemsize
+        blank = bytes(size)
+        whole = [blob if blob is not None and len(blob) == size else blank for blob in blobs]
+        rows: Rows = np.frombuffer(b"".join(whole), dtype=self.dtype).copy()
+        checksum = self.content_hash(rows) ^ _mix(rows["written"].view(np.uint64))
+        present = np.fromiter((blob is not None for blob in blobs), bool, len(blobs))
+        lengths_fit = np.fromiter(
+            (blob is not None and len(blob) == size for blob in blobs), bool, len(blobs)
+        )
+        foreign = np.fromiter(
+            (
+                blob is not None and len(blob) >= 8 and blob[:8] != self.digest.tobytes()
+                for blob in blobs
+            ),
+            bool,
+            len(blobs),
+        )
+        intact = lengths_fit & (rows["layout"] == self.digest) & (rows["checksum"] == checksum)
+        if not intact.all():
+            rows[~intact] = self.empty(1)[0]
+        return Decoded(
+            rows=rows, found=intact, foreign=foreign, corrupt=present & ~intact & ~foreign
+        )
+
+    def overlay(self, rows: Rows, inline: Rows, names: Iterable[str]) -> None:
+        """Write the features `names` of `inline` over those of `rows`, in place."""
+        for name in names:
+            slot = self.slots[name]
+            block = "hashes" if isinstance(slot.feature, Categorical | IdList) else "numbers"
+            rows[block][:, slot.columns] = inline[block][:, slot.columns]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Stored rows, decoded.
+
+    Attributes:
+        rows: [n] rows; those not found are empty.
+        found: [n] bool, stored and intact.
+        foreign: [n] bool, stored under another layout.
+        corrupt: [n] bool, truncated or damaged.
+    """
+
+    rows: Rows
+    found: npt.NDArray[np.bool_]
+    foreign: npt.NDArray[np.bool_]
+    corrupt: npt.NDArray[np.bool_]
+
+
+def _mix(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """MurmurHash3's 64-bit finaliser: every input bit reaches every output bit."""
+    words = words ^ (words >> np.uint64(33))
+    words = words * _MIX_1
+    words ^= words >> np.uint64(33)
+    words *= _MIX_2
+    words ^= words >> np.uint64(33)
+    return words
+
+
+def _pack_categorical(rows: Rows, slot: Slot, values: Sequence[Any]) -> None:
+    known: dict[object, int] = {None: NO_VALUE}
+    packed = rows["hashes"][:, slot.start]
+    for row, value in enumerate(values):
+        packed[row] = _hashed(known, slot.feature.name, row, value)
+
+
+def _pack_id_list(rows: Rows, slot: Slot, values: Sequence[Any]) -> None:
+    known: dict[object, int] = {}
+    packed = rows["hashes"][:, slot.columns]
+    for row, value in enumerate(values):
+        if value is None:
+            continue
+        if not isinstance(value, list | tuple | np.ndarray):
+            raise ValueRejected(
+                slot.feature.name, row, f"expected a list of ids, got {type(value).__name__}"
+            )
+        ids = [_hashed(known, slot.feature.name, row, item) for item in value[: slot.width]]
+        packed[row, 0] = PADDING
+        packed[row, : len(ids)] = ids
+
+
+def _hashed(known: dict[object, int], name: str, row: int, value: object) -> int:
+    try:
+        # type() in the key: True and 1 are equal as dictionary keys, but not as values
+        key = value if type(value) is str or value is None else (type(value), value)
+        hashed = known.get(key)
+        if hashed is None:
+            hashed = known[key] = hash_value(value)
+    except TypeError as error:
+        raise ValueRejected(
+            name, row, f"expected a string or an integer, got {type(value).__name__}"
+        ) from error
+    return hashed
+
+
+def _pack_number(rows: Rows, slot: Slot, values: Sequence[Any]) -> None:
+    packed = rows["numbers"][:, slot.start]
+    for row, value in enumerate(values):
+        if value is not None:
+            packed[row] = _finite(slot.feature.name, row, value)
+
+
+def _pack_dense_vector(rows: Rows, slot: Slot, values: Sequence[Any]) -> None:
+    packed = rows["numbers"][:, slot.columns]
+    for row, value in enumerate(values):
+        if value is None:
+            continue
+        if not isinstance(value, list | tuple | np.ndarray) or len(value) != slot.width:
+            raise ValueRejected(slot.feature.name, row, f"expected a list of {slot.width} numbers")
+        packed[row] = [_finite(slot.feature.name, row, number) for number in value]
+
+
+def _finite(name: str, row: int, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise ValueRejected(name, row, f"expected a number, got {type(value).__name__}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = float("inf")
+    if not is_float32(number):
+        raise ValueRejected(name, row, f"expected a finite number within float32, got {value}")
+    return number
+
+
+_PACKERS: dict[type, Callable[[Rows, Slot, Sequence[Any]], None]] = {
+    Categorical: _pack_categorical,
+    IdList: _pack_id_list,
+    Number: _pack_number,
+    Bucketised: _pack_number,
+    DenseVector: _pack_dense_vector,
+}

@@ -1,0 +1,200 @@
+"""The model directory: publish a bundle atomically, list versions, load one and verify it.
+
+    <models>/<model>/<version>/manifest.json, user.onnx, item.onnx, joint.onnx, ...
+
+A version appears by one rename of a complete, fsynced directory and never changes afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bundle.encoding import Encoder, Vocabularies
+from bundle.errors import (
+    DigestMismatch,
+    FileMissing,
+    FileUnsafe,
+    ManifestInvalid,
+    VersionExists,
+)
+from bundle.manifest import (
+    GOLDEN_FILE,
+    MANIFEST_FILE,
+    VOCABULARIES_FILE,
+    FileDigest,
+    Manifest,
+    parse,
+    serialise,
+)
+from bundle.rows import Rows
+
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Raw inputs and the scores torch gave for them.
+
+    Attributes:
+        users, contexts: [U] packed rows. items: [N] packed rows.
+        user_row: int64 [N], the user each item row is scored for.
+        scores: float32 [N, T].
+    """
+
+    users: Rows
+    contexts: Rows
+    items: Rows
+    user_row: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float32]
+
+    def save(self, path: Path) -> None:
+        """Write to `path` as npz."""
+        np.savez(path, **vars(self))
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle on disk."""
+
+    path: Path
+    manifest: Manifest
+    vocabularies: Vocabularies
+
+    def encoder(self) -> Encoder:
+        """The encoder of this version; raises ManifestInvalid when a vocabulary does not fit."""
+        return Encoder(self.manifest.features, self.vocabularies)
+
+    def golden(self) -> Golden:
+        """The golden rows; raises ManifestInvalid when they are unreadable."""
+        return Golden(**_read_npz(self.path / GOLDEN_FILE, Golden.__dataclass_fields__))
+
+
+def digest(path: Path) -> FileDigest:
+    """Size and sha256 of a file."""
+    hashed = hashlib.sha256()
+    size = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            hashed.update(chunk)
+            size += len(chunk)
+    return FileDigest(bytes=size, sha256=hashed.hexdigest())
+
+
+def versions(models: Path, model: str) -> list[int]:
+    """Published versions of a model, ascending; empty when there is none."""
+    directory = models / model
+    if not directory.is_dir():
+        return []
+    names = [entry.name for entry in directory.iterdir()]
+    return sorted(int(name) for name in names if name.isascii() and name.isdecimal() and int(name))
+
+
+def model_names(models: Path) -> list[str]:
+    """Models that have at least one published version, by name."""
+    if not models.is_dir():
+        return []
+    return sorted(entry.name for entry in models.iterdir() if versions(models, entry.name))
+
+
+def publish(source: Path, models: Path, version: int | None = None) -> Path:
+    """Copy a bundle into the model directory as a new version, atomically.
+
+    Args:
+        source: a complete bundle directory, as `multirank export` writes it.
+        models: the model directory.
+        version: the version to publish as; the newest plus one when None.
+
+    Returns:
+        The published directory, `<models>/<model>/<version>`.
+
+    Raises:
+        BundleError: the source does not verify.
+        VersionExists: that version is there already.
+    """
+    bundle = load(source)
+    model = bundle.manifest.model
+    if version is None:
+        version = max(versions(models, model), default=0) + 1
+    target = models / model / str(version)
+    if target.exists():
+        raise VersionExists(f"{target}: published already; versions are never overwritten")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".publishing-", dir=target.parent))
+    try:
+        staging.chmod(0o755)
+        for name in bundle.manifest.files:
+            shutil.copyfile(source / name, staging / name)
+        manifest = bundle.manifest.model_copy(update={"version": version})
+        (staging / MANIFEST_FILE).write_bytes(serialise(manifest))
+        for path in (*staging.iterdir(), staging):
+            _fsync(path)
+        try:
+            staging.rename(target)
+        except OSError as error:
+            raise VersionExists(f"{target}: published by someone else meanwhile") from error
+        _fsync(target.parent)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    return target
+
+
+def load(path: Path) -> Bundle:
+    """Open a bundle directory and verify every file against the manifest.
+
+    Raises:
+        ManifestInvalid, SchemaVersionUnknown, FileMissing, FileUnsafe, DigestMismatch.
+    """
+    try:
+        manifest_path = _plain_file(path, MANIFEST_FILE)
+        manifest = parse(manifest_path.read_bytes())
+        for name, expected in manifest.files.items():
+            found = digest(_plain_file(path, name))
+            if found.bytes != expected.bytes:
+                raise DigestMismatch(f"{name}: {found.bytes} bytes, expected {expected.bytes}")
+            if found.sha256 != expected.sha256:
+                raise DigestMismatch(f"{name}: sha256 differs from the manifest's")
+    except OSError as error:
+        raise FileMissing(f"{path}: {error.strerror}: {error.filename}") from error
+    owners = [owner.key for owner in manifest.features.vocabulary_owners()]
+    vocabularies = _read_npz(path / VOCABULARIES_FILE, owners)
+    return Bundle(path=path, manifest=manifest, vocabularies=vocabularies)
+
+
+def _plain_file(directory: Path, name: str) -> Path:
+    path = directory / name
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError as error:
+        raise FileMissing(f"{name}: not in {directory}") from error
+    if not stat.S_ISREG(mode):
+        raise FileUnsafe(f"{name}: must be a plain file, not a link or a directory")
+    return path
+
+
+def _read_npz(path: Path, names: Iterable[str]) -> dict[str, npt.NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in names}
+    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ManifestInvalid(f"{path.name}: {error}") from error
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

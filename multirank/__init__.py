@@ -1,0 +1,1 @@
+"""multirank command line: one command, a sub-command for each job."""

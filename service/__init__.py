@@ -1,0 +1,1 @@
+"""The FastAPI scorer. Never imports torch or model_export."""

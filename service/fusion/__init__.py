@@ -1,0 +1,1 @@
+"""Compiled score-fusion formulas: task scores in, one fused score out."""

@@ -1,0 +1,1 @@
+"""Model versions: found, verified, leased, drained."""
