@@ -149,20 +149,18 @@ class Encoder:
         """Encode the item side: `items` are [N] rows."""
         return self._entities["item"].encode(items)
 
-    def missing(self, entity: Entity, rows: Rows) -> npt.NDArray[np.bool_]:
-        """Which values are absent from `rows` and will be defaults: bool [rows, features].
-
-        The columns are in the order of `layouts[entity].slots`.
-        """
-        return self._entities[entity].missing(rows)
+    def raw_number(self, entity: Entity, name: str, rows: Rows) -> npt.NDArray[np.float64]:
+        """A number or bucketised feature in its own unit: float64 [rows], defaults filled in."""
+        slot = self.layouts[entity].slots[name]
+        values = rows["numbers"][:, slot.start].astype(np.float64)
+        return np.where(np.isnan(values), _default_numbers(slot.feature)[0], values)
 
 
 class _EntityEncoder:
     def __init__(
         self, schema: FeatureSchema, layout: RowLayout, vocabularies: Vocabularies
     ) -> None:
-        width = sum(slot.width for slot in layout.hash_slots)
-        first_column = np.zeros(width, np.intp)
+        width = layout.hash_width
         defaults = np.zeros(width, np.uint64)
         salts = np.zeros(width, np.uint64)
         buckets = np.zeros(width, np.uint64)
@@ -170,14 +168,13 @@ class _EntityEncoder:
         for slot in layout.hash_slots:
             owner = schema.owner(slot.feature)
             assert isinstance(owner, Categorical | IdList)  # by FeatureSchema
-            first_column[slot.columns] = slot.start
             hashed = [hash_value(value) for value in _default_values(slot.feature)[: slot.width]]
             defaults[slot.start : slot.start + len(hashed)] = hashed
             salts[slot.columns] = salt_of.setdefault(
                 owner.key, np.uint64(hash_value(owner.key) if owner.vocabulary_size else 0)
             )
             buckets[slot.columns] = owner.hash_buckets or 0
-        self._first_column = first_column
+        self._first_column = layout.first_column
         self._default_hashes = defaults
         self._salts = salts
         self._hashed_columns = np.flatnonzero(buckets)
@@ -200,7 +197,7 @@ class _EntityEncoder:
             [_default_numbers(slot.feature) for slot in layout.number_slots]
             or [np.zeros(0, np.float32)]
         )
-        self._number_width = len(self._number_defaults)
+        self._number_width = layout.number_width
         self._bucketised = [
             (slot.start, np.asarray(slot.feature.boundaries, np.float32))
             for slot in _slots(layout, Bucketised)
@@ -217,10 +214,6 @@ class _EntityEncoder:
         self._dense_columns = np.array(dense, np.intp)
         self._mean = np.array(mean, np.float32)
         self._inverse_std = (1.0 / np.array(std, np.float64)).astype(np.float32)
-        self._feature_columns = (
-            np.array([slot.start for slot in layout.hash_slots], np.intp),
-            np.array([slot.start for slot in layout.number_slots], np.intp),
-        )
 
     def encode(self, rows: Rows) -> Encoded:
         hashes = rows["hashes"]
@@ -250,12 +243,6 @@ class _EntityEncoder:
         position = np.minimum(np.searchsorted(self._keys, wanted), len(self._keys) - 1)
         known = self._keys[position] == wanted
         return np.where(known, self._indices[position], np.int32(OUT_OF_VOCABULARY_INDEX))
-
-    def missing(self, rows: Rows) -> npt.NDArray[np.bool_]:
-        hashed, numeric = self._feature_columns
-        return np.concatenate(
-            (rows["hashes"][:, hashed] == NO_VALUE, np.isnan(rows["numbers"][:, numeric])), axis=1
-        )
 
 
 def _slots(layout: RowLayout, *kinds: type[Feature]) -> Iterator[Any]:

@@ -15,7 +15,7 @@ A value that is not there is 1 among the hashes (0 pads id lists) and NaN among 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +81,7 @@ class RowLayout:
     Attributes:
         hash_slots: categorical features and id lists, in schema order.
         number_slots: numbers, bucketised numbers and dense vectors, in schema order.
+        first_column: [H], for each column of `hashes` the first one of its feature.
         dtype: the numpy dtype of a row; `dtype.itemsize` bytes each.
         digest: hash of names, kinds and lengths; rows of another digest are not read.
     """
@@ -106,8 +107,11 @@ class RowLayout:
             slot.feature.name: slot for slot in (*hash_slots, *number_slots)
         }
         padded_numbers = numbers + numbers % 2  # whole 64-bit words, for the checksum
-        self._hashes = hashes
-        self._numbers = numbers
+        self.hash_width = hashes
+        self.number_width = numbers
+        self.first_column = np.zeros(hashes, np.intp)
+        for slot in hash_slots:
+            self.first_column[slot.columns] = slot.start
         self.dtype = np.dtype(
             [
                 ("layout", "<u8"),
@@ -132,7 +136,7 @@ class RowLayout:
         """`count` rows without a single value, not sealed."""
         rows = np.zeros(count, dtype=self.dtype)
         rows["layout"] = self.digest
-        rows["numbers"][:, : self._numbers] = np.nan
+        rows["numbers"][:, : self.number_width] = np.nan
         for slot in self.hash_slots:
             rows["hashes"][:, slot.start] = NO_VALUE
         return rows
@@ -204,12 +208,19 @@ class RowLayout:
             rows=rows, found=intact, foreign=foreign, corrupt=present & ~intact & ~foreign
         )
 
-    def overlay(self, rows: Rows, inline: Rows, names: Iterable[str]) -> None:
-        """Write the features `names` of `inline` over those of `rows`, in place."""
-        for name in names:
-            slot = self.slots[name]
-            block = "hashes" if isinstance(slot.feature, Categorical | IdList) else "numbers"
-            rows[block][:, slot.columns] = inline[block][:, slot.columns]
+    def overlay(self, rows: Rows, inline: Rows) -> None:
+        """Write the values that `inline` has over those of `rows`, in place."""
+        given = (inline["hashes"] != NO_VALUE)[:, self.first_column]
+        np.copyto(rows["hashes"], inline["hashes"], where=given)
+        np.copyto(rows["numbers"], inline["numbers"], where=~np.isnan(inline["numbers"]))
+
+    def missing(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        """Which values `rows` do not have: bool [rows, features], in the order of `slots`."""
+        hashed = [slot.start for slot in self.hash_slots]
+        numeric = [slot.start for slot in self.number_slots]
+        return np.concatenate(
+            (rows["hashes"][:, hashed] == NO_VALUE, np.isnan(rows["numbers"][:, numeric])), axis=1
+        )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,24 @@
+"""The `multirank` command: every sub-command in one place. Heavy imports wait until needed."""
+
+from __future__ import annotations
+
+import typer
+
+from multirank import features, ranking, serving, training
+
+app = typer.Typer(
+    name="multirank",
+    help="Train, export, publish, serve and rank with multi-task models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+training.register(app)
+serving.register(app)
+ranking.register(app)
+app.add_typer(features.app, name="features")
+
+
+def main() -> None:
+    """Entry point of the `multirank` command."""
+    app()

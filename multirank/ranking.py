@@ -1,0 +1,155 @@
+"""`multirank rank` and `multirank demo`: ask a running service, and show the answer to a person."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+_START_TIMEOUT_S = 60.0
+
+
+def rank(
+    user: Annotated[str, typer.Option(help="Id of the user to rank for")],
+    url: Annotated[str, typer.Option(help="Where the service listens")] = "http://127.0.0.1:8000",
+    model: Annotated[str, typer.Option(help="The model, and whose sample names the items")] = "",
+    candidates: Annotated[
+        int, typer.Option(help="How many items of the bundle's sample to rank")
+    ] = 200,
+    top: Annotated[int, typer.Option(help="How many to show")] = 10,
+    models: Annotated[Path, typer.Option(envvar="MULTIRANK_MODELS_DIR")] = Path("models"),
+) -> None:
+    """Rank items of the bundle's sample for one user, and print them with every task's score."""
+    from bundle import store
+
+    names = [model] if model else store.model_names(models)
+    if len(names) != 1:
+        typer.echo(
+            f"{models}: name one model with --model; published: {', '.join(names)}", err=True
+        )
+        raise typer.Exit(2)
+    titles = _sample_titles(models, names[0])
+    step = max(1, len(titles) // candidates)
+    ids = list(titles)[::step][:candidates]
+    request = {
+        "model": names[0],
+        "user": {"id": user},
+        "context": {},
+        "candidates": {"ids": ids},
+        "top_k": top,
+    }
+    try:
+        answer = _post(f"{url}/rank", request)
+    except urllib.error.HTTPError as error:
+        typer.echo(error.read().decode(), err=True)
+        raise typer.Exit(1) from error
+    except urllib.error.URLError as error:
+        typer.echo(f"{url}: {error.reason}; is `multirank serve` running?", err=True)
+        raise typer.Exit(1) from error
+    _show(answer, titles, user, len(ids))
+
+
+def demo(
+    user: Annotated[str, typer.Option(help="Id of the user to rank for")],
+    model: Annotated[str, typer.Option(help="The published model")],
+    models: Annotated[Path, typer.Option(envvar="MULTIRANK_MODELS_DIR")] = Path("models"),
+) -> None:
+    """Serve the published models on a free port, rank for one user, print, and stop."""
+    with _serving(models) as url:
+        rank(user=user, url=url, model=model, models=models)
+
+
+@contextmanager
+def _serving(models: Path) -> Iterator[str]:
+    """A service on a free port, stopped at the end."""
+    command = [sys.executable, "-m", "multirank", "serve", "--models", str(models), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ) as process:
+        assert process.stderr is not None
+        try:
+            url = None
+            for line in process.stderr:
+                if found := re.search(r"running on (http://\S+)", line):
+                    url = found.group(1)
+                    break
+            if url is None:
+                raise SystemExit(f"the service ended with {process.wait()}")
+            _wait_ready(url)
+            yield url
+        finally:
+            process.terminate()
+            process.stderr.read()
+
+
+def _wait_ready(url: str) -> None:
+    give_up = time.monotonic() + _START_TIMEOUT_S
+    while True:
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=5):
+                return
+        except urllib.error.URLError:
+            if time.monotonic() > give_up:
+                raise
+        time.sleep(0.1)
+
+
+def _post(url: str, body: Mapping[str, Any]) -> Any:
+    request = urllib.request.Request(
+        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return json.load(response)
+
+
+def _sample_titles(models: Path, model: str) -> dict[str, str]:
+    """Id -> what the sample shows of an item, in the order of the sample."""
+    import pyarrow.parquet as pq
+
+    from bundle import store
+
+    version = store.versions(models, model)[-1]
+    bundle = store.load(models / model / str(version))
+    sample = bundle.manifest.samples["item"]
+    table = pq.read_table(bundle.path / sample.file, columns=[sample.key, *sample.display])
+    rows = zip(*(table.column(name).to_pylist() for name in table.column_names), strict=True)
+    return {str(row[0]): ", ".join(str(shown) for shown in row[1:]) for row in rows}
+
+
+def _show(answer: Any, titles: Mapping[str, str], user: str, candidates: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    model, fusion = answer["model"], answer["fusion"]
+    table = Table(
+        title=f"user {user}: best {len(answer['items'])} of {candidates} candidates, "
+        f"{model['name']} version {model['version']}, fusion {fusion['name']} {fusion['version']}"
+    )
+    table.add_column("item", justify="right")
+    table.add_column("title")
+    for task in answer["items"][0]["tasks"]:
+        table.add_column(task, justify="right")
+    table.add_column("score", justify="right")
+    for item in answer["items"]:
+        tasks = [f"{score:.3f}" for score in item["tasks"].values()]
+        title = titles.get(str(item["id"]), "")
+        table.add_row(str(item["id"]), title, *tasks, f"{item['score']:.4f}")
+    console = Console()
+    console.print(table)
+    console.print(f"degraded: {json.dumps(answer['degraded'])}")
+    console.print(f"timing_ms: {json.dumps(answer['timing_ms'])}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add `rank` and `demo`."""
+    app.command()(rank)
+    app.command()(demo)

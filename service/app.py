@@ -1,0 +1,165 @@
+"""The roof: `create_app(settings)` wires the rooms together and puts HTTP around them.
+
+Routes, the one error handler, the life span. What a ranking handler does is `answering.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from service import schemas
+from service.answering import answer
+from service.errors import FieldError, NotReady, ServiceError
+from service.lifecycle.registry import Model
+from service.problems import MEDIA_TYPE, on_error, problem
+from service.settings import Settings
+from service.wire import new_request_id, ranked_answer, scored_answer
+from service.wiring import Service, build
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The ASGI application."""
+    service = build(settings)
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        service.registry.start()
+        yield
+        await service.stop()
+
+    app = FastAPI(
+        title="multirank",
+        description="Multi-task ranking: features, all task scores, fusion, in one call.",
+        version="0.1.0",
+        lifespan=life,
+        redirect_slashes=False,
+    )
+    app.state.service = service
+    _add_ranking(app, service)
+    _add_operations(app, service)
+    app.add_exception_handler(ServiceError, on_error)
+    app.add_exception_handler(HTTPException, on_error)
+    app.add_exception_handler(Exception, on_error)
+    return app
+
+
+def _add_ranking(app: FastAPI, service: Service) -> None:
+    settings, metrics = service.settings, service.metrics
+
+    async def rank(request: Request) -> Response:
+        return await answer(
+            settings, metrics, request, "rank", service.pipeline.rank, ranked_answer
+        )
+
+    async def score(request: Request) -> Response:
+        return await answer(
+            settings, metrics, request, "score", service.pipeline.score, scored_answer
+        )
+
+    routes: list[tuple[str, Any, type[BaseModel], type[BaseModel]]] = [
+        ("/rank", rank, schemas.RankResponse, schemas.RankColumnsResponse),
+        ("/score", score, schemas.ScoreResponse, schemas.ScoreColumnsResponse),
+    ]
+    body = {"application/json": {"schema": {"$ref": "#/components/schemas/RankRequest"}}}
+    for path, handler, rows, columns in routes:
+        app.add_api_route(
+            path,
+            handler,
+            methods=["POST"],
+            summary=f"{path[1:].capitalize()} the candidates for the user",
+            response_model=rows | columns,
+            openapi_extra={"requestBody": {"required": True, "content": body}},
+            responses=_problems(404, 413, 415, 422, 429, 500, 503, 504),
+        )
+    _document(app, [schemas.RankRequest, schemas.Problem])
+
+
+def _add_operations(app: FastAPI, service: Service) -> None:
+    @app.get("/models", response_model=schemas.ModelsResponse)
+    async def models() -> Response:
+        return _json({"models": [_model_status(model) for model in service.registry.models]})
+
+    @app.get("/healthz")
+    async def healthz() -> Response:
+        return _json({"status": "ok"})
+
+    @app.get("/readyz", responses=_problems(503))
+    async def readyz() -> Response:
+        return await _readiness(service)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+
+async def _readiness(service: Service) -> Response:
+    waiting = [model.name for model in service.registry.models if model.live is None]
+    wrong = [FieldError(f"models.{name}", "no version is ready") for name in waiting]
+    if not service.registry.models:
+        wrong.append(FieldError("models", f"none in {service.settings.models_dir}"))
+    store = service.features.store
+    try:
+        await store.ping()
+        store_state = "ok"
+    except ServiceError as error:
+        store_state = error.detail
+        if service.settings.feature_failure == "error":
+            wrong.append(FieldError("feature_store", error.detail))
+    if wrong:
+        not_ready = NotReady("; ".join(f"{each.loc}: {each.msg}" for each in wrong))
+        return problem(not_ready, new_request_id(), wrong)
+    return _json({"status": "ready", "feature_store": {"name": store.name, "state": store_state}})
+
+
+def _model_status(model: Model) -> dict[str, Any]:
+    live = model.live.manifest.version if model.live else None
+    held = {version: loaded.leases for version, loaded in model.loaded.items()}
+    return {
+        "name": model.name,
+        "versions": [
+            {
+                "version": status.version,
+                "state": status.state,
+                "reason": status.reason,
+                "labels": ["stable"] if status.version == live else [],
+                "traffic": 1.0 if status.version == live else 0.0,
+                "leases": held.get(status.version, 0),
+            }
+            for status in sorted(model.statuses.values(), key=lambda each: -each.version)
+        ],
+        "tasks": list(model.live.manifest.task_names) if model.live else [],
+        "fusions": {n: f.version for n, f in model.live.fusions.items()} if model.live else {},
+    }
+
+
+def _json(content: dict[str, Any]) -> Response:
+    return Response(orjson.dumps(content), media_type="application/json")
+
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {s: {"description": HTTPStatus(s).phrase, "content": content} for s in statuses}
+
+
+def _document(app: FastAPI, models: list[type[BaseModel]]) -> None:
+    """Add models that no route declares to the OpenAPI page; handlers read bytes themselves."""
+    original = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        page = original()
+        known = page["components"]["schemas"]
+        for model in models:
+            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            known |= schema.pop("$defs", {})
+            known[model.__name__] = schema
+        return page
+
+    app.openapi = openapi  # type: ignore[method-assign]

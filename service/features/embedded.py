@@ -1,0 +1,52 @@
+"""The embedded store: all rows in this process, loaded from Parquet. Needs no server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from bundle.encoding import Encoder
+from bundle.schema import Entity
+from bundle.store import Bundle
+from service.features.keys import key_prefix, row_key
+from service.features.tables import feature_file, read_table
+
+
+class EmbeddedStore:
+    """Keeps rows in a dictionary; never fails, never waits."""
+
+    name = "embedded"
+
+    def __init__(self) -> None:
+        self._rows: dict[str, bytes] = {}
+
+    def put(self, rows: Iterable[tuple[str, bytes]]) -> None:
+        """Add or replace rows."""
+        self._rows.update(rows)
+
+    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """The row of each key, or None."""
+        get = self._rows.get
+        return [get(key) for key in keys]
+
+    async def ping(self) -> None:
+        """Always there."""
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+def load_embedded(
+    store: EmbeddedStore, bundle: Bundle, encoder: Encoder, files: Mapping[Entity, Path | None]
+) -> None:
+    """Load a version's users and items into the store: from `files`, else the bundle's sample.
+
+    Raises:
+        TableInvalid: a file cannot be read, or there is none.
+    """
+    for entity, file in files.items():
+        layout = encoder.layouts[entity]
+        path, key = feature_file(bundle, entity, file)
+        prefix = key_prefix(bundle.manifest.feature_set, layout)
+        for batch in read_table(path, key, layout):
+            store.put((row_key(prefix, entity_id), row) for entity_id, row in batch)

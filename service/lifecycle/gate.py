@@ -1,0 +1,156 @@
+"""The gate: what must be true of a version before a request may reach it.
+
+files    every digest is right (bundle/store.py)
+names    manifest and directory agree; the graphs have the promised inputs and outputs
+golden   raw rows encoded and scored here give the scores that torch gave
+formulas every fusion of the model compiles for this version's tasks and features
+warm     runs at several row counts, so that no request pays for a first time
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bundle.encoding import Encoder
+from bundle.errors import BundleError, ManifestInvalid
+from bundle.manifest import Manifest
+from bundle.store import Bundle, Golden, load
+from service.fusion.compile import CompiledFusion, compile_fusion
+from service.fusion.errors import FusionError
+from service.fusion.formula import load_fusions
+from service.lifecycle.version import LoadedVersion
+from service.metrics import Metrics
+from service.scoring.batcher import Batcher
+from service.scoring.stages import StagedModel
+
+GOLDEN_TOLERANCE = 1e-4
+"""Largest |difference| to torch's score, relative above 1: other CPUs sum in another order."""
+
+FUSIONS_DIR = "fusions"
+_WARM_UP_ROWS = (1, 50, 200, 500, 50, 200, 500)
+
+FeatureLoader = Callable[[Bundle, Encoder], None]
+"""Makes a new version's features known to the store, or raises."""
+
+
+class Refused(Exception):
+    """A version is not let in; `reason` is a stable word for metrics."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason = reason
+        super().__init__(detail)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Lets versions in.
+
+    Args:
+        load_features: called with each version before it goes live.
+        executor: threads that inference runs on.
+        threads: onnxruntime threads inside one run.
+        row_budget, queue_rows: as in `Batcher`.
+    """
+
+    load_features: FeatureLoader
+    executor: Executor
+    threads: int
+    row_budget: int
+    queue_rows: int
+    metrics: Metrics
+
+    def admit(self, models: Path, model: str, version: int) -> LoadedVersion:
+        """Verify, load and warm up a version; blocks, so call it on a thread.
+
+        Raises:
+            Refused: with the first thing that is wrong.
+        """
+        try:
+            bundle = load(models / model / str(version))
+            manifest = bundle.manifest
+            if (manifest.model, manifest.version) != (model, version):
+                raise ManifestInvalid(
+                    f"manifest says {manifest.model} {manifest.version}, the directory "
+                    f"{model} {version}"
+                )
+            encoder = bundle.encoder()
+            golden = bundle.golden()
+            stages = StagedModel(bundle, self.threads)
+        except BundleError as error:
+            raise Refused(error.code, str(error)) from error
+        replay(stages, encoder, golden, manifest.task_names)
+        fusions = compile_fusions(models / model / FUSIONS_DIR, manifest)
+        try:
+            self.load_features(bundle, encoder)
+        except Exception as error:
+            raise Refused("features_unusable", str(error)) from error
+        batcher = Batcher(
+            model, stages, self.executor, self.row_budget, self.queue_rows, self.metrics
+        )
+        self._warm_up(stages, encoder, golden, batcher)
+        return LoadedVersion(manifest, encoder, batcher, fusions)
+
+    def _warm_up(
+        self, stages: StagedModel, encoder: Encoder, golden: Golden, batcher: Batcher
+    ) -> None:
+        users = encoder.user(golden.users[:1], golden.contexts[:1])
+        items = encoder.item(golden.items)
+        for rows in _WARM_UP_ROWS:
+            rows = min(rows, self.row_budget)
+            padded = items.take(np.arange(rows) % len(items))
+            started = time.monotonic()
+            stages.score(users, padded, np.zeros(rows, np.int64))
+            batcher.cost.observe(rows, time.monotonic() - started)
+
+
+def replay(stages: StagedModel, encoder: Encoder, golden: Golden, tasks: tuple[str, ...]) -> None:
+    """Score the golden rows as a request would be scored, and compare.
+
+    Raises:
+        Refused: the graphs fail, or give other scores than torch did, or scores not finite.
+    """
+    try:
+        users = encoder.user(golden.users, golden.contexts)
+        items = encoder.item(golden.items)
+        scores = stages.score(users, items, golden.user_row)
+    except Exception as error:  # rows of another layout, shapes that do not meet, a bad graph
+        raise Refused("golden_failed", f"golden rows cannot be scored: {error}") from error
+    if scores.shape != golden.scores.shape or scores.shape[1] != len(tasks):
+        raise Refused(
+            "golden_failed",
+            f"scores are {scores.shape} for golden scores {golden.scores.shape} and "
+            f"{len(tasks)} tasks",
+        )
+    if not np.isfinite(scores).all():
+        bad = tasks[int(np.argmin(np.isfinite(scores).all(axis=0)))]
+        raise Refused("scores_not_finite", f"golden rows give scores that are not finite: {bad}")
+    difference = np.abs(scores - golden.scores) / np.maximum(np.abs(golden.scores), 1.0)
+    if (worst := float(difference.max())) > GOLDEN_TOLERANCE:
+        task = tasks[int(difference.max(axis=0).argmax())]
+        raise Refused(
+            "golden_mismatch",
+            f"scores of {task} are {worst:.2g} away from the exporter's, {GOLDEN_TOLERANCE:.0e} "
+            "is allowed",
+        )
+
+
+def compile_fusions(directory: Path, manifest: Manifest) -> Mapping[str, CompiledFusion]:
+    """Compile every fusion of a model for one version's tasks and features.
+
+    Raises:
+        Refused: a file is wrong, or names a task or feature that the version lacks.
+    """
+    kinds = {feature.key: feature.kind for feature in manifest.features.features}
+    try:
+        return {
+            name: compile_fusion(fusion, manifest.task_names, kinds)
+            for name, fusion in load_fusions(directory).items()
+        }
+    except FusionError as error:
+        raise Refused("fusion_invalid", str(error)) from error

@@ -1,0 +1,68 @@
+"""Every metric of the service, in one place, on a registry of its own."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
+_ROWS = (1, 10, 20, 50, 100, 200, 300, 500, 750, 1000, 2000, 5000)
+
+
+class Metrics:
+    """Counters, gauges and histograms; the rooms count, `/metrics` prints."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+
+        def counter(name: str, about: str, *labels: str) -> Counter:
+            return Counter(f"multirank_{name}", about, labels, registry=self.registry)
+
+        def gauge(name: str, about: str, *labels: str) -> Gauge:
+            return Gauge(f"multirank_{name}", about, labels, registry=self.registry)
+
+        def histogram(name: str, about: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(
+                f"multirank_{name}", about, labels, buckets=buckets, registry=self.registry
+            )
+
+        self.answers = counter("answers", "Answers by route and status", "route", "status", "code")
+        self.request_seconds = histogram(
+            "request_seconds", "From arrival to answer", _SECONDS, "route"
+        )
+        self.stage_seconds = histogram(
+            "stage_seconds", "Time in one part of a request", _SECONDS, "stage"
+        )
+        self.candidates = histogram("candidates", "Candidates of a request", _ROWS)
+
+        self.feature_rows = counter(
+            "feature_rows", "Feature rows by what became of them", "entity", "outcome"
+        )
+        self.feature_failures = counter("feature_failures", "Failed store reads", "reason")
+        self.degraded_answers = counter("degraded_answers", "Degraded answers", "reason")
+
+        self.run_rows = histogram("run_rows", "Candidate rows of one run", _ROWS, "model")
+        self.run_requests = histogram(
+            "run_requests", "Requests in one run", (1, 2, 4, 8, 16, 32, 64), "model"
+        )
+        self.run_seconds = histogram("run_seconds", "Time of one run", _SECONDS, "model")
+        self.run_failures = counter("run_failures", "Runs that threw", "model")
+        self.queued_rows = gauge("queued_rows", "Candidate rows waiting", "model")
+        self.dropped = counter(
+            "dropped_requests", "Requests dropped before they cost a run", "model", "reason"
+        )
+        self.non_finite = counter(
+            "non_finite_scores", "Items with a NaN or infinite score", "model"
+        )
+
+        self.version_state = gauge(
+            "version_state", "1 for the state a version is in", "model", "version", "state"
+        )
+        self.versions_refused = counter(
+            "versions_refused", "Versions not let in", "model", "reason"
+        )
+        self.swaps = counter("swaps", "Times another version went live", "model")
+        self.leases = gauge("leases", "Requests holding a version", "model", "version")
+
+    def text(self) -> bytes:
+        """The Prometheus exposition format."""
+        return generate_latest(self.registry)

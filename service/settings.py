@@ -1,0 +1,95 @@
+"""Every setting of the service: one `MULTIRANK_` environment variable each, read once, frozen."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "MULTIRANK_"
+
+
+class SettingsInvalid(Exception):
+    """A variable has a wrong value or a wrong name; the message names it."""
+
+
+class Settings(BaseSettings):
+    """The service's configuration. Field `models_dir` is the variable `MULTIRANK_MODELS_DIR`."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    models_dir: Path = Field(Path("models"), description="Directory of published models")
+    host: str = Field("127.0.0.1", description="Address to listen on")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="Port; 0 picks one")
+    redis_url: str | None = Field(
+        None, description="Feature store, e.g. redis://host:6379/0; unset: the embedded store"
+    )
+    user_features_file: Path | None = Field(
+        None, description="Parquet file for the embedded store; unset: the bundle's sample"
+    )
+    item_features_file: Path | None = Field(
+        None, description="Parquet file for the embedded store; unset: the bundle's sample"
+    )
+    feature_timeout_ms: Annotated[float, Field(gt=0)] = Field(
+        50.0, description="Longest wait for the feature store in one request, milliseconds"
+    )
+    feature_failure: Literal["defaults", "error"] = Field(
+        "defaults", description="When the store fails: answer with defaults (degraded), or 503"
+    )
+    timeout_ms: Annotated[float, Field(gt=0)] = Field(
+        500.0, description="A request's deadline, milliseconds; requests may shorten it"
+    )
+    max_candidates: Annotated[int, Field(ge=1)] = Field(
+        2000, description="Most candidates a request may have"
+    )
+    max_body_bytes: Annotated[int, Field(ge=1024)] = Field(
+        8 << 20, description="Most bytes a request's body may have"
+    )
+    row_budget: Annotated[int, Field(ge=1)] = Field(
+        512, description="Most candidate rows in one run of the model"
+    )
+    queue_rows: Annotated[int, Field(ge=1)] = Field(
+        20_000, description="Most candidate rows waiting for one model; beyond: 429"
+    )
+    threads: Annotated[int, Field(ge=1)] = Field(
+        1, description="onnxruntime threads inside one run"
+    )
+    poll_interval_ms: Annotated[float, Field(gt=0)] = Field(
+        500.0, description="How often the models directory is looked at, milliseconds"
+    )
+    allow_request_formula: bool = Field(
+        False, description="Whether a request may bring a fusion formula of its own"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe log lines that are written"
+    )
+
+
+def load_settings(given: Mapping[str, object] | None = None) -> Settings:
+    """Read the settings from the environment.
+
+    Args:
+        given: settings by field name that come before the environment's, e.g. from a command line.
+
+    Raises:
+        SettingsInvalid: a variable's value is wrong, or a `MULTIRANK_` variable is not one.
+    """
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+    for variable in os.environ:
+        if variable.upper().startswith(PREFIX) and variable.upper() not in known:
+            near = difflib.get_close_matches(variable.upper(), sorted(known), 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise SettingsInvalid(f"{variable}: no such setting{hint}")
+    try:
+        return Settings(**(given or {}))  # type: ignore[arg-type]
+    except ValidationError as error:
+        lines = [
+            f"{PREFIX}{str(each['loc'][0]).upper()}: {each['msg']} (got {each['input']!r})"
+            for each in error.errors()
+        ]
+        raise SettingsInvalid("\n".join(lines)) from error

@@ -1,0 +1,140 @@
+"""What the rooms of the service hand each other. No behaviour, no imports from any room."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bundle.schema import Entity
+
+Id = str | int
+Scores = npt.NDArray[np.float32]
+"""Task scores, float32 [rows, tasks]."""
+
+
+@dataclass(frozen=True, slots=True)
+class FusionChoice:
+    """Which formula a request wants: by name with weights overridden, or a formula of its own."""
+
+    name: str = "default"
+    weights: Mapping[str, float] = field(default_factory=dict)
+    formula: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A parsed request.
+
+    Attributes:
+        item_features: feature name -> one value (or None) a candidate.
+        deadline: time.monotonic() seconds by which the answer must be ready.
+    """
+
+    request_id: str
+    model: str | None
+    version: int | None
+    user_id: Id | None
+    user_features: Mapping[str, Any]
+    context: Mapping[str, Any]
+    item_ids: Sequence[Id]
+    item_features: Mapping[str, Sequence[Any]]
+    fusion: FusionChoice
+    top_k: int | None
+    explain: bool
+    arrived: float
+    deadline: float
+
+
+@dataclass(slots=True)
+class RowCounts:
+    """How many rows of an entity were not what they should be.
+
+    Attributes:
+        missing: not in the store, so that defaults were used.
+        stale: older than they may be.
+        defaulted: at least one value is the schema's default.
+    """
+
+    missing: int = 0
+    stale: int = 0
+    defaulted: int = 0
+
+
+@dataclass(slots=True)
+class Degradation:
+    """What of an answer is not as it should be; falsy when all is well."""
+
+    features: dict[Entity, RowCounts] = field(default_factory=dict)
+    reasons: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.features or self.reasons)
+
+
+@dataclass(slots=True)
+class Timing:
+    """Milliseconds that each part of a request took; `queue` is waiting, `score` is running."""
+
+    features_ms: float = 0.0
+    queue_ms: float = 0.0
+    score_ms: float = 0.0
+    fuse_ms: float = 0.0
+    total_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why the items are where they are, and where their features came from.
+
+    Attributes:
+        method: how contributions are computed.
+        baseline: float64 [N], the fused score with every task at the baseline.
+        contributions: float64 [N, T]; each row adds up to fused score - baseline.
+        ranks_without: int [N, T], 1-based rank of the item were the task at the baseline.
+        user_sources, context_sources: feature -> inline, default, or the store's name.
+        item_sources: feature -> [N] of the same.
+    """
+
+    method: str
+    baseline: npt.NDArray[np.float64]
+    contributions: npt.NDArray[np.float64]
+    ranks_without: npt.NDArray[np.int64]
+    user_sources: Mapping[str, str]
+    context_sources: Mapping[str, str]
+    item_sources: Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """All task scores of a request's candidates, in the order of the request."""
+
+    request_id: str
+    model: str
+    version: int
+    tasks: tuple[str, ...]
+    item_ids: Sequence[Id]
+    scores: Scores
+    degraded: Degradation
+    timing: Timing
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A ranking of a request's candidates.
+
+    Attributes:
+        order: int [K], positions in the request, best first.
+        fused: float64 [N], in the order of the request.
+    """
+
+    scored: Scored
+    fusion_name: str
+    fusion_version: str
+    fusion_weights: Mapping[str, float]
+    order: npt.NDArray[np.intp]
+    fused: npt.NDArray[np.float64]
+    explanation: Explanation | None

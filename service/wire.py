@@ -1,0 +1,241 @@
+"""The two ends of a request: bytes -> Query, and Scored or Ranked -> bytes.
+
+In columns where columns do: per-item Python objects are made only for `format: rows`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+from pydantic import ValidationError
+
+from service import schemas
+from service.errors import FieldError, InvalidRequest, TooManyCandidates
+from service.values import Degradation, Explanation, FusionChoice, Id, Query, Ranked, Scored
+
+_UNION_TAGS = {"rows", "columns", "by name", "object"}
+_ID_TYPES = {"string_type", "int_type"}
+
+
+def new_request_id() -> str:
+    """A request id for clients that did not send one."""
+    return secrets.token_hex(8)
+
+
+def parse_query(
+    body: bytes, header_id: str | None, arrived: float, timeout_s: float, max_candidates: int
+) -> tuple[Query, bool]:
+    """Parse and check a request's body.
+
+    Args:
+        header_id: the X-Request-ID header.
+        arrived: time.monotonic() seconds. timeout_s: the server's limit, seconds.
+
+    Returns:
+        The query, and whether the answer is wanted as columns.
+
+    Raises:
+        InvalidRequest: not JSON, or not the schema; names every field that is wrong.
+        TooManyCandidates: more than `max_candidates`.
+    """
+    try:
+        request = schemas.RankRequest.model_validate_json(body)
+    except ValidationError as error:
+        raise InvalidRequest(_field_errors(error)) from error
+    ids, features = _candidates(request.candidates)
+    if len(ids) > max_candidates:
+        raise TooManyCandidates(
+            f"candidates: {len(ids)} candidates, at most {max_candidates} are allowed"
+        )
+    if len(set(map(str, ids))) < len(ids):
+        twice = [key for key, count in Counter(map(str, ids)).items() if count > 1]
+        raise InvalidRequest.at(
+            "candidates.ids", f"duplicate ids: {', '.join(twice[:5])}; send each candidate once"
+        )
+    for name, column in features.items():
+        if len(column) != len(ids):
+            raise InvalidRequest.at(
+                f"candidates.features.{name}",
+                f"has {len(column)} values for {len(ids)} ids",
+            )
+    if request.timeout_ms is not None:
+        timeout_s = min(timeout_s, request.timeout_ms / 1000)
+    query = Query(
+        request_id=request.request_id or header_id or new_request_id(),
+        model=request.model,
+        version=request.version,
+        user_id=request.user.id,
+        user_features=request.user.features,
+        context=request.context,
+        item_ids=ids,
+        item_features=features,
+        fusion=_fusion_choice(request.fusion),
+        top_k=request.top_k,
+        explain=request.explain,
+        arrived=arrived,
+        deadline=arrived + timeout_s,
+    )
+    return query, request.format == "columns"
+
+
+def _candidates(
+    candidates: schemas.CandidateColumns | list[schemas.CandidateRow],
+) -> tuple[Sequence[Id], Mapping[str, Sequence[Any]]]:
+    if isinstance(candidates, schemas.CandidateColumns):
+        return candidates.ids, candidates.features
+    names = {name: None for row in candidates for name in row.features}
+    columns = {name: [row.features.get(name) for row in candidates] for name in names}
+    return [row.id for row in candidates], columns
+
+
+def _fusion_choice(fusion: str | schemas.Fusion) -> FusionChoice:
+    if isinstance(fusion, str):
+        return FusionChoice(fusion)
+    return FusionChoice(fusion.name or "default", fusion.weights, fusion.formula)
+
+
+def _field_errors(error: ValidationError) -> list[FieldError]:
+    found: dict[str, str] = {}
+    for each in error.errors(include_url=False, include_context=False, include_input=False):
+        parts = [part for part in each["loc"] if part not in _UNION_TAGS]
+        message = each["msg"].removeprefix("Value error, ")
+        if (
+            parts
+            and isinstance(parts[-1], str)
+            and parts[-1].startswith(("constrained", "str", "int"))
+        ):
+            parts.pop()  # the member of the union that an id was tried as
+            if each["type"] in _ID_TYPES:
+                message = "must be a string or an integer"
+        if each["type"] == "too_short" and parts[0] == "candidates":
+            parts, message = ["candidates", "ids"], "at least one id is needed"
+        if each["type"] == "extra_forbidden":
+            message = "no such field"
+        found.setdefault(_path(parts), message)
+    return [FieldError(loc, msg) for loc, msg in found.items()]
+
+
+def _path(parts: Sequence[str | int]) -> str:
+    path = ""
+    for part in parts:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return path.removeprefix(".")
+
+
+def scored_answer(scored: Scored, columns: bool) -> bytes:
+    """The body of an answer of /score."""
+    order = np.arange(len(scored.item_ids))
+    answer = _common(scored)
+    if columns:
+        answer |= {"ids": scored.item_ids, "tasks": _task_columns(scored, order)}
+    else:
+        answer["items"] = [
+            {"id": item_id, "tasks": tasks}
+            for item_id, tasks in zip(scored.item_ids, _task_rows(scored, order), strict=True)
+        ]
+    return _dump(answer)
+
+
+def ranked_answer(ranked: Ranked, columns: bool) -> bytes:
+    """The body of an answer of /rank."""
+    scored, order = ranked.scored, ranked.order
+    answer = _common(scored)
+    answer["fusion"] = {
+        "name": ranked.fusion_name,
+        "version": ranked.fusion_version,
+        "weights": ranked.fusion_weights,
+    }
+    ids = [scored.item_ids[row] for row in order.tolist()]
+    fused = ranked.fused[order]
+    explanation = ranked.explanation
+    if explanation is not None:
+        answer["explain"] = {
+            "method": explanation.method,
+            "features": {"user": explanation.user_sources, "context": explanation.context_sources},
+        }
+    if columns:
+        answer |= {"ids": ids, "scores": fused, "tasks": _task_columns(scored, order)}
+        if explanation is not None:
+            answer["explain"]["items"] = _explained_rows(explanation, scored, order)
+        return _dump(answer)
+    items: list[dict[str, Any]] = [
+        {"id": item_id, "score": score, "tasks": tasks}
+        for item_id, score, tasks in zip(
+            ids, fused.tolist(), _task_rows(scored, order), strict=True
+        )
+    ]
+    if explanation is not None:
+        for item, why in zip(items, _explained_rows(explanation, scored, order), strict=True):
+            item["explain"] = why
+    answer["items"] = items
+    return _dump(answer)
+
+
+def _common(scored: Scored) -> dict[str, Any]:
+    timing = scored.timing
+    return {
+        "request_id": scored.request_id,
+        "model": {"name": scored.model, "version": scored.version},
+        "degraded": _degraded(scored.degraded),
+        "timing_ms": {
+            "features": round(timing.features_ms, 3),
+            "queue": round(timing.queue_ms, 3),
+            "score": round(timing.score_ms, 3),
+            "fuse": round(timing.fuse_ms, 3),
+            "total": round(timing.total_ms, 3),
+        },
+    }
+
+
+def _degraded(degraded: Degradation) -> dict[str, Any] | None:
+    if not degraded:
+        return None
+    return {
+        "features": {
+            entity: {
+                "missing": counts.missing,
+                "stale": counts.stale,
+                "defaulted": counts.defaulted,
+            }
+            for entity, counts in degraded.features.items()
+        },
+        "reasons": degraded.reasons,
+    }
+
+
+def _task_columns(scored: Scored, order: np.ndarray[Any, Any]) -> dict[str, Any]:
+    ordered = np.ascontiguousarray(scored.scores[order].T)
+    return dict(zip(scored.tasks, ordered, strict=True))
+
+
+def _task_rows(scored: Scored, order: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
+    # numpy float32 scalars, not Python floats: they are written with the digits they have
+    return [dict(zip(scored.tasks, row, strict=True)) for row in scored.scores[order]]
+
+
+def _explained_rows(
+    explanation: Explanation, scored: Scored, order: np.ndarray[Any, Any]
+) -> list[dict[str, Any]]:
+    sources = explanation.item_sources
+    return [
+        {
+            "contributions": dict(
+                zip(scored.tasks, explanation.contributions[row].tolist(), strict=True)
+            ),
+            "baseline": float(explanation.baseline[row]),
+            "rank_without": dict(
+                zip(scored.tasks, explanation.ranks_without[row].tolist(), strict=True)
+            ),
+            "features": {name: column[row] for name, column in sources.items()},
+        }
+        for row in order.tolist()
+    ]
+
+
+def _dump(answer: Mapping[str, Any]) -> bytes:
+    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -1,0 +1,103 @@
+"""The compiled formula against the independent reference, over random formulas and inputs."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from service.fusion.compile import compile_fusion
+from service.fusion.formula import adhoc_fusion, load_fusions
+from tests.properties.fusion_reference import AmbiguousError, Tree, formulas, judge, render
+
+EXAMPLES = int(os.environ.get("MULTIRANK_EXAMPLES", "2000"))
+TASKS = ("click", "like", "watch")
+FEATURES = ("item.price", "context.hour", "user.age")
+
+pytestmark = pytest.mark.timeout(3600)
+
+scores32 = st.one_of(
+    st.floats(0, 1, width=32),
+    st.floats(width=32),
+    st.sampled_from([0.0, -0.0, 0.25, 0.5, 1.0, 2.0, math.nan, math.inf, -math.inf]),
+)
+scores64 = st.one_of(st.floats(), st.sampled_from([0.0, 0.5, 1.0, math.nan, 1.7e308, -1.7e308]))
+
+
+def inputs(rows: int) -> st.SearchStrategy[dict[str, list[float]]]:
+    """A column for every name; one value, repeated, for those of the request."""
+    return st.fixed_dictionaries(
+        {name: st.lists(scores32, min_size=rows, max_size=rows) for name in TASKS}
+        | {"item.price": st.lists(scores64, min_size=rows, max_size=rows)}
+        | {name: scores64.map(lambda value: [value] * rows) for name in FEATURES[1:]}
+    )
+
+
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(
+    tree=formulas((*TASKS, "item.price"), ("context.hour", "user.age")),
+    columns=st.integers(1, 6).flatmap(inputs),
+)
+def test_compiled_agrees_with_reference(tree: Tree, columns: dict[str, list[float]]) -> None:
+    rows = len(columns["click"])
+    try:
+        expected = judge(tree, columns, rows)
+    except AmbiguousError:
+        assume(False)
+    compiled = compile_fusion(adhoc_fusion(render(tree)), TASKS, dict.fromkeys(FEATURES, "number"))
+    task_scores = np.array([columns[task] for task in TASKS], np.float32).T
+    features = {
+        name: np.array(columns[name] if name.startswith("item.") else columns[name][0])
+        for name in compiled.features_used
+    }
+    fused = compiled.evaluate(task_scores, {}, features)
+    assert fused.shape == (rows,)
+    assert fused.dtype == np.float64
+    for score, (lowest, highest) in zip(fused.tolist(), expected, strict=True):
+        assert lowest <= score <= highest or math.isnan(score) and math.isnan(lowest), (
+            render(tree),
+            score,
+            (lowest, highest),
+        )
+
+
+@settings(max_examples=max(EXAMPLES // 20, 50), deadline=None)
+@given(
+    tree=formulas(TASKS, ("w",), depth=3),
+    shared=formulas(TASKS, ("w",), depth=2),
+    columns=st.integers(1, 4).flatmap(inputs),
+    w=st.floats(-10, 10),
+)
+def test_named_expressions_and_weights_mean_what_they_stand_for(
+    tmp_path_factory: pytest.TempPathFactory,
+    tree: Tree,
+    shared: Tree,
+    columns: dict[str, list[float]],
+    w: float,
+) -> None:
+    """Weights as columns and expressions written out, against the same through a file."""
+    path = tmp_path_factory.getbasetemp() / "named.yaml"
+    path.write_text(
+        f"formula: shared + ({render(tree)})\n"
+        f"expressions: {{shared: '{render(shared)}'}}\n"
+        "weights: {w: {default: 1, minimum: -10, maximum: 10}}\n"
+    )
+    rows = len(columns["click"])
+    whole = Tree("+", (shared, tree))
+    try:
+        expected = judge(whole, columns | {"w": [w] * rows}, rows)
+    except AmbiguousError:
+        assume(False)
+    compiled = compile_fusion(load_fusions(path.parent)["named"], TASKS, {})
+    task_scores = np.array([columns[task] for task in TASKS], np.float32).T
+    fused = compiled.evaluate(task_scores, compiled.bind_weights({"w": w}))
+    for score, (lowest, highest) in zip(fused.tolist(), expected, strict=True):
+        assert lowest <= score <= highest or math.isnan(score) and math.isnan(lowest)
