@@ -1,0 +1,54 @@
+# One target a job; a bare `make` lists them. Everything runs in .venv, which `install` makes.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+MODELS := models
+PORT   ?= 8000
+USER_ID ?= 196
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo serve loadtest test lint types layers format clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+install: $(VENV)/.installed ## make .venv with everything pinned in constraints.txt
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[train,dev]' -c constraints.txt
+	@touch $@
+
+$(MODELS)/movielens/1/manifest.json: | install
+	$(BIN)/multirank run examples/movielens.yaml --models $(MODELS)
+
+demo: install ## train on MovieLens, export, publish, serve, and print a ranked list
+	$(BIN)/multirank run examples/movielens.yaml --models $(MODELS)
+	$(BIN)/multirank compare examples/movielens.yaml examples/movielens-shared-bottom.yaml
+	$(BIN)/multirank demo --user $(USER_ID) --model movielens --models $(MODELS)
+
+serve: $(MODELS)/movielens/1/manifest.json ## serve the demo's model on PORT (default 8000)
+	$(BIN)/multirank serve --models $(MODELS) --port $(PORT)
+
+loadtest: $(MODELS)/movielens/1/manifest.json ## 30 s of locust against a served demo: percentiles and failures
+	$(BIN)/python -m loadtest.run --models $(MODELS)
+
+test: install ## the whole test suite, against a real Redis that it starts itself
+	$(BIN)/python -m pytest
+
+lint: install ## ruff: style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install ## mypy, strict
+	$(BIN)/mypy
+
+layers: install ## import-linter: who may import whom
+	$(BIN)/lint-imports
+
+format: install ## rewrite the code as `lint` wants it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove what the targets made, the environment included
+	rm -rf $(VENV) $(MODELS) runs .data .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
