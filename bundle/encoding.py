@@ -8,7 +8,7 @@ model reads two matrices, so that batching is concatenation and a session has tw
     numbers float32 [rows, M]   a column for each number, `dimension` for each dense vector
 
 The user side is the user's features followed by the context's; the item side is the item's.
-Within an entity, ids are those of the hashed features and then those of the bucketised ones.
+A side's id columns are those of its hashed features, then those of its bucketised ones.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bundle.errors import ManifestInvalid
-from bundle.rows import NO_VALUE, PADDING, RowLayout, Rows, hash_value
+from bundle.rows import NO_VALUE, PADDING, RowLayout, Rows, Slot, hash_value
 from bundle.schema import (
+    ENTITIES,
     FIRST_VALUE_INDEX,
     OUT_OF_VOCABULARY_INDEX,
     PADDING_INDEX,
@@ -99,15 +100,15 @@ class SideLayout:
 
 def side_layout(schema: FeatureSchema, side: Side) -> SideLayout:
     """The column layout of one side, as `Encoder` produces it."""
+    layouts = [RowLayout(schema, entity) for entity in SIDE_ENTITIES[side]]
+    hashed = [slot for layout in layouts for slot in layout.hash_slots]
     columns: list[IdColumns] = []
-    id_width = number_width = 0
-    for entity in SIDE_ENTITIES[side]:
-        layout = RowLayout(schema, entity)
-        for slot in (*layout.hash_slots, *_slots(layout, Bucketised)):
-            table = schema.owner(slot.feature).key
-            columns.append(IdColumns(slot.feature, table, id_width, slot.width))
-            id_width += slot.width
-        number_width += sum(slot.width for slot in _slots(layout, Number, DenseVector))
+    id_width = 0
+    for slot in (*hashed, *_slots(layouts, Bucketised)):
+        table = schema.owner(slot.feature).key
+        columns.append(IdColumns(slot.feature, table, id_width, slot.width))
+        id_width += slot.width
+    number_width = sum(slot.width for slot in _slots(layouts, Number, DenseVector))
     return SideLayout(tuple(columns), id_width, number_width)
 
 
@@ -130,24 +131,22 @@ class Encoder:
                 raise ManifestInvalid(
                     f"{owner.key}: vocabulary is {found}, expected {owner.vocabulary_size} values"
                 )
-        self.layouts: dict[Entity, RowLayout] = {}
-        self._entities: dict[Entity, _EntityEncoder] = {}
-        for entity in (*SIDE_ENTITIES["user"], *SIDE_ENTITIES["item"]):
-            self.layouts[entity] = RowLayout(schema, entity)
-            self._entities[entity] = _EntityEncoder(schema, self.layouts[entity], vocabularies)
+        self.layouts = {entity: RowLayout(schema, entity) for entity in ENTITIES}
+        self._user, self._item = (
+            _SideEncoder(schema, [self.layouts[each] for each in entities], vocabularies)
+            for entities in SIDE_ENTITIES.values()
+        )
 
     def user(self, users: Rows, contexts: Rows) -> Encoded:
         """Encode the user side: `users` and `contexts` are [U] rows that belong together."""
-        user = self._entities["user"].encode(users)
-        context = self._entities["context"].encode(contexts)
-        return Encoded(
-            np.concatenate((user.ids, context.ids), axis=1),
-            np.concatenate((user.numbers, context.numbers), axis=1),
+        return self._user.encode(
+            np.concatenate((users["hashes"], contexts["hashes"]), axis=1),
+            np.concatenate((users["numbers"], contexts["numbers"]), axis=1),
         )
 
     def item(self, items: Rows) -> Encoded:
         """Encode the item side: `items` are [N] rows."""
-        return self._entities["item"].encode(items)
+        return self._item.encode(items["hashes"], items["numbers"])
 
     def raw_number(self, entity: Entity, name: str, rows: Rows) -> npt.NDArray[np.float64]:
         """A number or bucketised feature in its own unit: float64 [rows], defaults filled in."""
@@ -156,97 +155,122 @@ class Encoder:
         return np.where(np.isnan(values), _default_numbers(slot.feature)[0], values)
 
 
-class _EntityEncoder:
+class _SideEncoder:
+    """Encodes the blocks of a side: its entities' `hashes` and `numbers`, column after column."""
+
     def __init__(
-        self, schema: FeatureSchema, layout: RowLayout, vocabularies: Vocabularies
+        self, schema: FeatureSchema, layouts: list[RowLayout], vocabularies: Vocabularies
     ) -> None:
-        width = layout.hash_width
-        defaults = np.zeros(width, np.uint64)
-        salts = np.zeros(width, np.uint64)
-        buckets = np.zeros(width, np.uint64)
+        first_columns: list[npt.NDArray[np.intp]] = []
+        hash_width = 0
+        for layout in layouts:
+            first_columns.append(layout.first_column + hash_width)
+            hash_width += layout.hash_width
+        self._first_column = np.concatenate(first_columns)
+        self._default_hashes = np.zeros(hash_width, np.uint64)
+        self._salts = np.zeros(hash_width, np.uint64)
+        buckets = np.zeros(hash_width, np.uint64)
         salt_of: dict[str, np.uint64] = {}
-        for slot in layout.hash_slots:
+        start = 0
+        for slot in (slot for layout in layouts for slot in layout.hash_slots):
+            columns = slice(start, start + slot.width)
             owner = schema.owner(slot.feature)
             assert isinstance(owner, Categorical | IdList)  # by FeatureSchema
             hashed = [hash_value(value) for value in _default_values(slot.feature)[: slot.width]]
-            defaults[slot.start : slot.start + len(hashed)] = hashed
-            salts[slot.columns] = salt_of.setdefault(
-                owner.key, np.uint64(hash_value(owner.key) if owner.vocabulary_size else 0)
-            )
-            buckets[slot.columns] = owner.hash_buckets or 0
-        self._first_column = layout.first_column
-        self._default_hashes = defaults
-        self._salts = salts
+            self._default_hashes[start : start + len(hashed)] = hashed
+            if owner.hash_buckets is not None:
+                buckets[columns] = owner.hash_buckets
+            else:
+                salt = salt_of.setdefault(owner.key, np.uint64(hash_value(owner.key)))
+                self._salts[columns] = salt
+            start += slot.width
+        self._hash_width = hash_width
         self._hashed_columns = np.flatnonzero(buckets)
-        self._known_columns = np.flatnonzero(buckets == 0)
         self._buckets = buckets[self._hashed_columns]
-
-        tables = [(salt, vocabularies[key]) for key, salt in salt_of.items() if salt]
-        keys = [values ^ salt for salt, values in tables]
-        indices = [np.arange(len(values)) + FIRST_VALUE_INDEX for _, values in tables]
-        self._keys = np.concatenate(keys) if keys else np.zeros(0, np.uint64)
-        order = np.argsort(self._keys, kind="stable")
-        self._keys = self._keys[order]
-        if (self._keys[1:] == self._keys[:-1]).any():
-            raise ManifestInvalid(f"{layout.entity}: a vocabulary holds a value twice")
-        self._indices = (
-            np.concatenate(indices).astype(np.int32)[order] if keys else np.zeros(0, np.int32)
+        self._has_lists = any(
+            isinstance(slot.feature, IdList) for layout in layouts for slot in layout.hash_slots
         )
+        self._keys, self._indices = _merged(salt_of, vocabularies)
+        self._plan_numbers(layouts)
 
-        self._number_defaults = np.concatenate(
-            [_default_numbers(slot.feature) for slot in layout.number_slots]
-            or [np.zeros(0, np.float32)]
-        )
-        self._number_width = layout.number_width
-        self._bucketised = [
-            (slot.start, np.asarray(slot.feature.boundaries, np.float32))
-            for slot in _slots(layout, Bucketised)
-            if isinstance(slot.feature, Bucketised)
-        ]
-        dense: list[int] = []
+    def _plan_numbers(self, layouts: list[RowLayout]) -> None:
+        defaults = [np.zeros(0, np.float32)]
+        self._bucketised: list[tuple[int, npt.NDArray[np.float32]]] = []
+        scaled: list[int] = []
         mean: list[float] = []
         std: list[float] = []
-        for slot in _slots(layout, Number, DenseVector):
-            dense.extend(range(slot.start, slot.start + slot.width))
-            scaled = isinstance(slot.feature, Number)
-            mean.extend([slot.feature.mean if scaled else 0.0] * slot.width)
-            std.extend([slot.feature.std if scaled else 1.0] * slot.width)
-        self._dense_columns = np.array(dense, np.intp)
+        start = 0
+        for layout in layouts:
+            for slot in layout.number_slots:
+                feature = slot.feature
+                defaults.append(_default_numbers(feature))
+                if isinstance(feature, Bucketised):
+                    boundaries = np.asarray(feature.boundaries, np.float32)
+                    self._bucketised.append((start + slot.start, boundaries))
+                    continue
+                scaled.extend(range(start + slot.start, start + slot.start + slot.width))
+                scale = (feature.mean, feature.std) if isinstance(feature, Number) else (0.0, 1.0)
+                mean.extend([scale[0]] * slot.width)
+                std.extend([scale[1]] * slot.width)
+            padding = layout.dtype["numbers"].shape[0] - layout.number_width
+            defaults.append(np.zeros(padding, np.float32))
+            start += layout.number_width + padding
+        self._default_numbers = np.concatenate(defaults)
+        self._scaled_columns = np.array(scaled, np.intp)
         self._mean = np.array(mean, np.float32)
         self._inverse_std = (1.0 / np.array(std, np.float64)).astype(np.float32)
 
-    def encode(self, rows: Rows) -> Encoded:
-        hashes = rows["hashes"]
-        absent = (hashes == NO_VALUE)[:, self._first_column]
-        hashes = np.where(absent, self._default_hashes, hashes)
-        numbers = rows["numbers"][:, : self._number_width]
-        numbers = np.where(np.isnan(numbers), self._number_defaults, numbers)
+    def encode(self, hashes: npt.NDArray[np.uint64], numbers: npt.NDArray[np.float32]) -> Encoded:
+        absent = hashes == NO_VALUE
+        if absent.any():
+            hashes = np.where(absent[:, self._first_column], self._default_hashes, hashes)
+        not_given = np.isnan(numbers)
+        if not_given.any():
+            numbers = np.where(not_given, self._default_numbers, numbers)
 
-        hash_width = hashes.shape[1]
-        ids = np.empty((len(rows), hash_width + len(self._bucketised)), np.int32)
-        ids[:, self._known_columns] = self._look_up(hashes[:, self._known_columns])
+        ids = np.empty((len(hashes), self._hash_width + len(self._bucketised)), np.int32)
+        hashed_ids = ids[:, : self._hash_width]
+        hashed_ids[:] = self._look_up(hashes)
         if len(self._hashed_columns):
-            ids[:, self._hashed_columns] = (
+            hashed_ids[:, self._hashed_columns] = (
                 hashes[:, self._hashed_columns] % self._buckets + FIRST_VALUE_INDEX
             )
-        ids[:, :hash_width][hashes == PADDING] = PADDING_INDEX
-        for column, (start, boundaries) in enumerate(self._bucketised, hash_width):
+        if self._has_lists:
+            hashed_ids[hashes == PADDING] = PADDING_INDEX
+        for column, (start, boundaries) in enumerate(self._bucketised, self._hash_width):
             bucket = np.searchsorted(boundaries, numbers[:, start], side="right")
             ids[:, column] = bucket + FIRST_VALUE_INDEX
-        standardised = (numbers[:, self._dense_columns] - self._mean) * self._inverse_std
-        return Encoded(ids, standardised)
+        with np.errstate(over="ignore"):  # infinity is found in the scores
+            scaled = (numbers[:, self._scaled_columns] - self._mean) * self._inverse_std
+        return Encoded(ids, scaled)
 
     def _look_up(self, hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.int32]:
+        """Ids by vocabulary; of columns without one, whatever (never of a valid key: salt 0)."""
         if not len(self._keys):
             return np.full(hashes.shape, OUT_OF_VOCABULARY_INDEX, np.int32)
-        wanted = hashes ^ self._salts[self._known_columns]
+        wanted = hashes ^ self._salts
         position = np.minimum(np.searchsorted(self._keys, wanted), len(self._keys) - 1)
         known = self._keys[position] == wanted
         return np.where(known, self._indices[position], np.int32(OUT_OF_VOCABULARY_INDEX))
 
 
-def _slots(layout: RowLayout, *kinds: type[Feature]) -> Iterator[Any]:
-    return (slot for slot in layout.number_slots if isinstance(slot.feature, kinds))
+def _merged(
+    salt_of: Mapping[str, np.uint64], vocabularies: Vocabularies
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int32]]:
+    """All vocabularies as one sorted table: (value hash ^ salt of its table) -> index."""
+    if not salt_of:
+        return np.zeros(0, np.uint64), np.zeros(0, np.int32)
+    keys = np.concatenate([vocabularies[key] ^ salt for key, salt in salt_of.items()])
+    indices = np.concatenate([np.arange(len(vocabularies[key]), dtype=np.int32) for key in salt_of])
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    if (keys[1:] == keys[:-1]).any():
+        raise ManifestInvalid(f"a value twice in a vocabulary of {', '.join(salt_of)}")
+    return keys, indices[order] + np.int32(FIRST_VALUE_INDEX)
+
+
+def _slots(layouts: list[RowLayout], *kinds: type[Feature]) -> Iterator[Slot]:
+    return (s for layout in layouts for s in layout.number_slots if isinstance(s.feature, kinds))
 
 
 def _default_values(feature: Feature) -> tuple[str, ...]:

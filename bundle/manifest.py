@@ -174,10 +174,13 @@ def parse(raw: bytes) -> Manifest:
     content.pop("digest", None)
     try:
         manifest = Manifest.model_validate(content)
+        canonical = serialise(manifest)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "manifest"
         raise ManifestInvalid(f"{MANIFEST_FILE}: {where}: {first['msg']}") from error
-    if serialise(manifest) != raw:
+    except ValueError as error:  # NaN, say: nothing that `serialise` wrote
+        raise ManifestInvalid(f"{MANIFEST_FILE}: {error}") from error
+    if canonical != raw:
         raise DigestMismatch(f"{MANIFEST_FILE}: changed since it was published")
     return manifest

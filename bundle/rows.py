@@ -174,7 +174,8 @@ class RowLayout:
     def content_hash(self, rows: Rows) -> npt.NDArray[np.uint64]:
         """A 64-bit hash of each row's values [rows], independent of when it was written."""
         raw = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), self.dtype.itemsize)
-        words = np.ascontiguousarray(raw[:, 24:]).view(np.uint64).reshape(len(rows), -1)
+        content = np.ascontiguousarray(raw[:, 24:]).view(np.uint64)
+        words = content.reshape(len(rows), len(self._salts))
         mixed: npt.NDArray[np.uint64] = _mix(_mix(words ^ self._salts).sum(axis=1, dtype=np.uint64))
         return mixed
 
@@ -221,6 +222,10 @@ class RowLayout:
         return np.concatenate(
             (rows["hashes"][:, hashed] == NO_VALUE, np.isnan(rows["numbers"][:, numeric])), axis=1
         )
+
+    def complete(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        """Which rows lack no value: bool [rows]."""
+        return np.logical_not(self.missing(rows).any(axis=1))
 
 
 @dataclass(frozen=True)
@@ -311,7 +316,7 @@ def _finite(name: str, row: int, value: object) -> float:
     except OverflowError:
         number = float("inf")
     if not is_float32(number):
-        raise ValueRejected(name, row, f"expected a finite number within float32, got {value}")
+        raise ValueRejected(name, row, f"expected a finite number within float32, got {number}")
     return number
 
 

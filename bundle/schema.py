@@ -83,8 +83,8 @@ class Number(_Feature):
 
     kind: Literal["number"] = "number"
     default: Float32 = 0.0
-    mean: Finite = 0.0
-    std: Annotated[Finite, Field(gt=0)] = 1.0
+    mean: Float32 = 0.0
+    std: Annotated[Float32, Field(ge=1e-38)] = 1.0
 
 
 class Bucketised(_Feature):
@@ -92,7 +92,7 @@ class Bucketised(_Feature):
 
     kind: Literal["bucketised"] = "bucketised"
     default: Float32 = 0.0
-    boundaries: Annotated[tuple[Finite, ...], Field(min_length=1)]
+    boundaries: Annotated[tuple[Float32, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:

@@ -186,9 +186,9 @@ def _plain_file(directory: Path, name: str) -> Path:
 
 def _read_npz(path: Path, names: Iterable[str]) -> dict[str, npt.NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in names}
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ManifestInvalid(f"{path.name}: {error}") from error
 
 

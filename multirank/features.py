@@ -33,7 +33,7 @@ def load(
 
     from bundle import store
     from bundle.errors import BundleError
-    from service.features.keys import key_prefix, row_key
+    from service.features.keys import key_prefix
     from service.features.redis import write_rows
     from service.features.tables import TableInvalid, feature_file, read_table, table_rows
 
@@ -50,7 +50,7 @@ def load(
         with redis.Redis.from_url(redis_url) as client, Progress() as progress:
             task = progress.add_task(f"{entity} features", total=total)
             for batch in read_table(file, key, layout):
-                write_rows(client, [(row_key(prefix, i), row) for i, row in batch])
+                write_rows(client, [(prefix + entity_id, row) for entity_id, row in batch])
                 progress.advance(task, len(batch))
     except (BundleError, TableInvalid, redis.RedisError) as error:
         typer.echo(f"{error}", err=True)

@@ -5,24 +5,36 @@ Routes, the one error handler, the life span. What a ranking handler does is `an
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 
 import orjson
-from fastapi import FastAPI, Request, Response
-from pydantic import BaseModel
+from fastapi import FastAPI, Response
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import schemas
-from service.answering import answer
+from service.answering import Endpoint
 from service.errors import FieldError, NotReady, ServiceError
 from service.lifecycle.registry import Model
-from service.problems import MEDIA_TYPE, on_error, problem
+from service.openapi import document, problems
+from service.problems import on_error, problem
 from service.settings import Settings
 from service.wire import new_request_id, ranked_answer, scored_answer
 from service.wiring import Service, build
+
+
+class Scorer(FastAPI):
+    """FastAPI, with the ranking endpoints before it."""
+
+    endpoints: Mapping[str, ASGIApp] = MappingProxyType({})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand a request to its endpoint, or else to FastAPI."""
+        endpoint = self.endpoints.get(scope["path"]) if scope["type"] == "http" else None
+        await (endpoint or super().__call__)(scope, receive, send)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -31,11 +43,11 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        service.registry.start()
+        service.start()
         yield
         await service.stop()
 
-    app = FastAPI(
+    app = Scorer(
         title="multirank",
         description="Multi-task ranking: features, all task scores, fusion, in one call.",
         version="0.1.0",
@@ -43,43 +55,17 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.service = service
-    _add_ranking(app, service)
+    rooms = settings, service.metrics
+    app.endpoints = {
+        "/rank": Endpoint(*rooms, "rank", service.pipeline.rank, ranked_answer),
+        "/score": Endpoint(*rooms, "score", service.pipeline.score, scored_answer),
+    }
     _add_operations(app, service)
+    document(app)
     app.add_exception_handler(ServiceError, on_error)
     app.add_exception_handler(HTTPException, on_error)
     app.add_exception_handler(Exception, on_error)
     return app
-
-
-def _add_ranking(app: FastAPI, service: Service) -> None:
-    settings, metrics = service.settings, service.metrics
-
-    async def rank(request: Request) -> Response:
-        return await answer(
-            settings, metrics, request, "rank", service.pipeline.rank, ranked_answer
-        )
-
-    async def score(request: Request) -> Response:
-        return await answer(
-            settings, metrics, request, "score", service.pipeline.score, scored_answer
-        )
-
-    routes: list[tuple[str, Any, type[BaseModel], type[BaseModel]]] = [
-        ("/rank", rank, schemas.RankResponse, schemas.RankColumnsResponse),
-        ("/score", score, schemas.ScoreResponse, schemas.ScoreColumnsResponse),
-    ]
-    body = {"application/json": {"schema": {"$ref": "#/components/schemas/RankRequest"}}}
-    for path, handler, rows, columns in routes:
-        app.add_api_route(
-            path,
-            handler,
-            methods=["POST"],
-            summary=f"{path[1:].capitalize()} the candidates for the user",
-            response_model=rows | columns,
-            openapi_extra={"requestBody": {"required": True, "content": body}},
-            responses=_problems(404, 413, 415, 422, 429, 500, 503, 504),
-        )
-    _document(app, [schemas.RankRequest, schemas.Problem])
 
 
 def _add_operations(app: FastAPI, service: Service) -> None:
@@ -91,7 +77,7 @@ def _add_operations(app: FastAPI, service: Service) -> None:
     async def healthz() -> Response:
         return _json({"status": "ok"})
 
-    @app.get("/readyz", responses=_problems(503))
+    @app.get("/readyz", responses=problems(503))
     async def readyz() -> Response:
         return await _readiness(service)
 
@@ -142,24 +128,3 @@ def _model_status(model: Model) -> dict[str, Any]:
 
 def _json(content: dict[str, Any]) -> Response:
     return Response(orjson.dumps(content), media_type="application/json")
-
-
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {s: {"description": HTTPStatus(s).phrase, "content": content} for s in statuses}
-
-
-def _document(app: FastAPI, models: list[type[BaseModel]]) -> None:
-    """Add models that no route declares to the OpenAPI page; handlers read bytes themselves."""
-    original = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        page = original()
-        known = page["components"]["schemas"]
-        for model in models:
-            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-            known |= schema.pop("$defs", {})
-            known[model.__name__] = schema
-        return page
-
-    app.openapi = openapi  # type: ignore[method-assign]

@@ -5,6 +5,7 @@
       UnknownModel                404     unknown_model
       TooManyCandidates           413     too_many_candidates
       BodyTooLarge                413     body_too_large
+      MethodNotAllowed            405     method_not_allowed
       UnsupportedMediaType        415     unsupported_media_type
       QueueFull                   429     queue_full              with Retry-After
       InferenceFailed             500     inference_failed
@@ -83,6 +84,14 @@ class BodyTooLarge(ServiceError):
     status = 413
     code = "body_too_large"
     title = "Body too large"
+
+
+class MethodNotAllowed(ServiceError):
+    """The route takes another method."""
+
+    status = 405
+    code = "method_not_allowed"
+    title = "Method Not Allowed"
 
 
 class UnsupportedMediaType(ServiceError):

@@ -40,6 +40,14 @@ class Metrics:
         self.feature_failures = counter("feature_failures", "Failed store reads", "reason")
         self.degraded_answers = counter("degraded_answers", "Degraded answers", "reason")
 
+        self.item_cache = counter(
+            "item_cache_rows", "Candidate rows by item tensor cache outcome", "model", "outcome"
+        )
+        self.item_cache_evictions = counter(
+            "item_cache_evictions", "Item tensors driven out", "model"
+        )
+        self.item_cache_bytes = gauge("item_cache_bytes", "Bytes of item tensors kept", "model")
+
         self.run_rows = histogram("run_rows", "Candidate rows of one run", _ROWS, "model")
         self.run_requests = histogram(
             "run_requests", "Requests in one run", (1, 2, 4, 8, 16, 32, 64), "model"

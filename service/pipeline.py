@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bundle.encoding import Encoder
+from bundle.encoding import Encoded, Encoder
 from bundle.errors import ValueRejected
 from bundle.rows import RowLayout, Rows
 from bundle.schema import Entity
@@ -24,6 +24,7 @@ from service.lifecycle.registry import Registry
 from service.lifecycle.version import LoadedVersion
 from service.metrics import Metrics
 from service.values import (
+    Candidates,
     Degradation,
     Explanation,
     FusionChoice,
@@ -95,12 +96,12 @@ class Pipeline:
         fetched = await self._features.fetch(
             version.manifest.feature_set,
             version.encoder.layouts,
-            query.user_id,
-            query.item_ids,
+            query.user_key,
+            query.item_keys,
             query.deadline - started,
         )
         fetched_at = time.monotonic()
-        degraded = inputs.complete(fetched)
+        degraded = inputs.complete(fetched, query.user_key is not None)
         users, items = inputs.encode()
         answer = await version.batcher.score(users, items, query.deadline)
         ended = time.monotonic()
@@ -198,39 +199,55 @@ class _Inputs:
                 len(query.item_ids),
             ),
         }
-        self._asked_user = query.user_id is not None
         self._rows: dict[Entity, Rows] = {}
+        self._content = np.zeros(0, np.uint64)
 
-    def complete(self, fetched: Fetched) -> Degradation:
-        """Lay the inline values over the stored rows; say which values are defaults."""
+    def complete(self, fetched: Fetched, asked_user: bool) -> Degradation:
+        """Lay the inline values over the stored rows; say which values are defaults.
+
+        Args:
+            asked_user: whether the user's row was asked for.
+        """
+        context = self._encoder.layouts["context"]
         self._rows = {
-            "user": fetched.users,
-            "context": self._encoder.layouts["context"].empty(1),
-            "item": fetched.items,
+            "user": fetched.users.rows,
+            "context": context.empty(1),
+            "item": fetched.items.rows,
         }
-        no_row = {
-            "user": ~fetched.user_found & self._asked_user,
-            "context": np.zeros(1, bool),
-            "item": ~fetched.items_found,
+        whole: dict[Entity, npt.NDArray[np.bool_]] = {
+            "user": fetched.users.complete,
+            "context": np.array([not context.slots]),
+            "item": fetched.items.complete,
         }
-        degraded = Degradation(reasons=fetched.reasons)
-        for entity, rows in self._rows.items():
-            layout = self._encoder.layouts[entity]
-            inline = self._inline[entity]
+        for entity, inline in self._inline.items():
             if inline is not None:
-                layout.overlay(rows, inline)
-            defaulted = layout.missing(rows).any(axis=1)
-            if defaulted.any():
+                layout = self._encoder.layouts[entity]
+                layout.overlay(self._rows[entity], inline)
+                whole[entity] = layout.complete(self._rows[entity])
+        self._content = fetched.items.content
+        if self._inline["item"] is not None:
+            self._content = np.zeros_like(self._content)
+        found: dict[Entity, npt.NDArray[np.bool_]] = {
+            "user": fetched.users.found,
+            "item": fetched.items.found,
+        }
+        if not asked_user:
+            del found["user"]
+        degraded = Degradation(reasons=fetched.reasons)
+        for entity, complete in whole.items():
+            if not complete.all():
+                in_store = found.get(entity, np.ones(1, bool))
                 degraded.features[entity] = RowCounts(
-                    missing=int((no_row[entity] & defaulted).sum()), defaulted=int(defaulted.sum())
+                    missing=int((~in_store & ~complete).sum()), defaulted=int((~complete).sum())
                 )
                 degraded.reasons.append(f"{entity}_defaulted")
         return degraded
 
-    def encode(self) -> tuple[Any, Any]:
-        """The model's input: the user side [1 row] and the item side [N rows]."""
+    def encode(self) -> tuple[Encoded, Candidates]:
+        """The user side, encoded, and the N items, which are encoded only if they must be."""
         rows = self._rows
-        return self._encoder.user(rows["user"], rows["context"]), self._encoder.item(rows["item"])
+        users = self._encoder.user(rows["user"], rows["context"])
+        return users, Candidates(rows["item"], self._content)
 
     def fusion_features(self, keys: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
         """Raw numbers for a formula: item features [N], user and context features [1]."""

@@ -11,7 +11,7 @@ import orjson
 from fastapi import Request, Response
 from starlette.exceptions import HTTPException
 
-from service.errors import FieldError, InvalidRequest, QueueFull, ServiceError
+from service.errors import FieldError, InvalidRequest, MethodNotAllowed, QueueFull, ServiceError
 from service.wire import new_request_id
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,8 @@ def problem(
     if isinstance(error, InvalidRequest):
         fields = error.errors
     all_headers = {REQUEST_ID: request_id, **(headers or {})}
+    if isinstance(error, MethodNotAllowed):
+        all_headers["Allow"] = "POST"
     if isinstance(error, QueueFull):
         all_headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     content = {

@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag, model_validator
 
 _INT64 = 2**63
+MAX_ID_LENGTH = 512
 
 Id = (
-    Annotated[str, Field(min_length=1, max_length=512)]
-    | Annotated[int, Field(ge=-_INT64, lt=_INT64)]
+    Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
+    | Annotated[int, Field(ge=-_INT64, lt=2 * _INT64)]
 )
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 

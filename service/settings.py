@@ -38,6 +38,12 @@ class Settings(BaseSettings):
     feature_timeout_ms: Annotated[float, Field(gt=0)] = Field(
         50.0, description="Longest wait for the feature store in one request, milliseconds"
     )
+    feature_cache_bytes: Annotated[int, Field(ge=0)] = Field(
+        64 << 20, description="In-process feature rows, bytes for users and for items each"
+    )
+    feature_ttl_s: Annotated[float, Field(gt=0)] = Field(
+        60.0, description="Longest a feature row is believed in process, seconds"
+    )
     feature_failure: Literal["defaults", "error"] = Field(
         "defaults", description="When the store fails: answer with defaults (degraded), or 503"
     )
@@ -55,6 +61,9 @@ class Settings(BaseSettings):
     )
     queue_rows: Annotated[int, Field(ge=1)] = Field(
         20_000, description="Most candidate rows waiting for one model; beyond: 429"
+    )
+    item_cache_bytes: Annotated[int, Field(ge=0)] = Field(
+        256 << 20, description="Item tensors kept by each loaded version, bytes; 0 keeps none"
     )
     threads: Annotated[int, Field(ge=1)] = Field(
         1, description="onnxruntime threads inside one run"
@@ -93,3 +102,16 @@ def load_settings(given: Mapping[str, object] | None = None) -> Settings:
             for each in error.errors()
         ]
         raise SettingsInvalid("\n".join(lines)) from error
+
+
+def table() -> str:
+    """The settings as a Markdown table, as the README has it."""
+    lines = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, each in Settings.model_fields.items():
+        default = "" if each.default is None else f"`{each.default}`"
+        lines.append(f"| `{PREFIX}{name.upper()}` | {default} | {each.description} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table())

@@ -9,11 +9,42 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bundle.rows import Rows
 from bundle.schema import Entity
 
 Id = str | int
 Scores = npt.NDArray[np.float32]
 """Task scores, float32 [rows, tasks]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The item side of a request, before encoding.
+
+    Attributes:
+        rows: [N] packed item rows.
+        content: uint64 [N], their content hashes; 0 for rows that are not to be cached.
+    """
+
+    rows: Rows
+    content: npt.NDArray[np.uint64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, rows: Any) -> Candidates:
+        """The selected rows; `rows` is an index array or a slice."""
+        return Candidates(self.rows[rows], self.content[rows])
+
+    @staticmethod
+    def concatenate(parts: list[Candidates]) -> Candidates:
+        """All rows of `parts`, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        return Candidates(
+            np.concatenate([part.rows for part in parts]),
+            np.concatenate([part.content for part in parts]),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +61,7 @@ class Query:
     """A parsed request.
 
     Attributes:
+        user_key, item_keys: the ids as the feature store knows them: 196 and "196" are one.
         item_features: feature name -> one value (or None) a candidate.
         deadline: time.monotonic() seconds by which the answer must be ready.
     """
@@ -37,10 +69,11 @@ class Query:
     request_id: str
     model: str | None
     version: int | None
-    user_id: Id | None
+    user_key: str | None
     user_features: Mapping[str, Any]
     context: Mapping[str, Any]
     item_ids: Sequence[Id]
+    item_keys: Sequence[str]
     item_features: Mapping[str, Sequence[Any]]
     fusion: FusionChoice
     top_k: int | None

@@ -43,17 +43,15 @@ def parse_query(
         InvalidRequest: not JSON, or not the schema; names every field that is wrong.
         TooManyCandidates: more than `max_candidates`.
     """
-    try:
-        request = schemas.RankRequest.model_validate_json(body)
-    except ValidationError as error:
-        raise InvalidRequest(_field_errors(error)) from error
-    ids, features = _candidates(request.candidates)
+    request, ids = _parse(body)
+    features = _item_features(request.candidates)
     if len(ids) > max_candidates:
         raise TooManyCandidates(
             f"candidates: {len(ids)} candidates, at most {max_candidates} are allowed"
         )
-    if len(set(map(str, ids))) < len(ids):
-        twice = [key for key, count in Counter(map(str, ids)).items() if count > 1]
+    keys = list(map(str, ids))
+    if len(set(keys)) < len(keys):
+        twice = [key for key, count in Counter(keys).items() if count > 1]
         raise InvalidRequest.at(
             "candidates.ids", f"duplicate ids: {', '.join(twice[:5])}; send each candidate once"
         )
@@ -69,10 +67,11 @@ def parse_query(
         request_id=request.request_id or header_id or new_request_id(),
         model=request.model,
         version=request.version,
-        user_id=request.user.id,
+        user_key=None if request.user.id is None else str(request.user.id),
         user_features=request.user.features,
         context=request.context,
         item_ids=ids,
+        item_keys=keys,
         item_features=features,
         fusion=_fusion_choice(request.fusion),
         top_k=request.top_k,
@@ -83,14 +82,43 @@ def parse_query(
     return query, request.format == "columns"
 
 
-def _candidates(
+def _parse(body: bytes) -> tuple[schemas.RankRequest, Sequence[Id]]:
+    """Check a body against the schema.
+
+    A column of ids is taken out before and checked here: the schema's own check of each id in
+    turn is most of the time that parsing takes.
+    """
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest.at("body", f"not JSON: {error}") from error
+    candidates = content.get("candidates") if isinstance(content, dict) else None
+    ids: Sequence[Id] | None = None
+    if isinstance(candidates, dict) and isinstance(candidates.get("ids"), list):
+        ids = candidates["ids"]
+        if ids and set(map(type, ids)) <= {str, int} and _lengths_fit(ids):
+            candidates["ids"] = ids[:1]
+    try:
+        request = schemas.RankRequest.model_validate(content)
+    except ValidationError as error:
+        raise InvalidRequest(_field_errors(error)) from error
+    if isinstance(request.candidates, schemas.CandidateColumns):
+        return request, ids or request.candidates.ids
+    return request, [row.id for row in request.candidates]
+
+
+def _lengths_fit(ids: Sequence[Id]) -> bool:
+    lengths = {len(each) for each in ids if type(each) is str}
+    return not lengths or (min(lengths) > 0 and max(lengths) <= schemas.MAX_ID_LENGTH)
+
+
+def _item_features(
     candidates: schemas.CandidateColumns | list[schemas.CandidateRow],
-) -> tuple[Sequence[Id], Mapping[str, Sequence[Any]]]:
+) -> Mapping[str, Sequence[Any]]:
     if isinstance(candidates, schemas.CandidateColumns):
-        return candidates.ids, candidates.features
+        return candidates.features
     names = {name: None for row in candidates for name in row.features}
-    columns = {name: [row.features.get(name) for row in candidates] for name in names}
-    return [row.id for row in candidates], columns
+    return {name: [row.features.get(name) for row in candidates] for name in names}
 
 
 def _fusion_choice(fusion: str | schemas.Fusion) -> FusionChoice:
@@ -214,8 +242,7 @@ def _task_columns(scored: Scored, order: np.ndarray[Any, Any]) -> dict[str, Any]
 
 
 def _task_rows(scored: Scored, order: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
-    # numpy float32 scalars, not Python floats: they are written with the digits they have
-    return [dict(zip(scored.tasks, row, strict=True)) for row in scored.scores[order]]
+    return [dict(zip(scored.tasks, row, strict=True)) for row in scored.scores[order].tolist()]
 
 
 def _explained_rows(

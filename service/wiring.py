@@ -31,6 +31,11 @@ class Service:
     pipeline: Pipeline
     executor: ThreadPoolExecutor
 
+    def start(self) -> None:
+        """Begin to follow the feature store and the models directory."""
+        self.features.start()
+        self.registry.start()
+
     async def stop(self) -> None:
         """Close from the roof down."""
         await self.registry.stop()
@@ -44,7 +49,12 @@ def build(settings: Settings) -> Service:
     executor = ThreadPoolExecutor(1, thread_name_prefix="infer")
     store, load_features = _feature_store(settings)
     features = FeatureSource(
-        store, settings.feature_timeout_ms / 1000, settings.feature_failure, metrics
+        store,
+        settings.feature_timeout_ms / 1000,
+        settings.feature_failure,
+        settings.feature_cache_bytes,
+        settings.feature_ttl_s,
+        metrics,
     )
     gate = Gate(
         load_features=load_features,
@@ -52,6 +62,7 @@ def build(settings: Settings) -> Service:
         threads=settings.threads,
         row_budget=settings.row_budget,
         queue_rows=settings.queue_rows,
+        item_cache_bytes=settings.item_cache_bytes,
         metrics=metrics,
     )
     registry = Registry(settings.models_dir, gate, settings.poll_interval_ms / 1000, metrics)

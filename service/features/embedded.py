@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bundle.encoding import Encoder
 from bundle.schema import Entity
 from bundle.store import Bundle
-from service.features.keys import key_prefix, row_key
+from service.features.keys import key_prefix
 from service.features.tables import feature_file, read_table
 
 
@@ -16,18 +16,24 @@ class EmbeddedStore:
     """Keeps rows in a dictionary; never fails, never waits."""
 
     name = "embedded"
+    tracked = True
 
     def __init__(self) -> None:
         self._rows: dict[str, bytes] = {}
+        self.generation = 0
 
     def put(self, rows: Iterable[tuple[str, bytes]]) -> None:
         """Add or replace rows."""
         self._rows.update(rows)
+        self.generation += 1
 
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """The row of each key, or None."""
         get = self._rows.get
         return [get(key) for key in keys]
+
+    async def follow(self, changed: Callable[[Iterable[str]], None]) -> None:
+        """Nothing to report: `put` counts the generation up."""
 
     async def ping(self) -> None:
         """Always there."""
@@ -49,4 +55,4 @@ def load_embedded(
         path, key = feature_file(bundle, entity, file)
         prefix = key_prefix(bundle.manifest.feature_set, layout)
         for batch in read_table(path, key, layout):
-            store.put((row_key(prefix, entity_id), row) for entity_id, row in batch)
+            store.put((prefix + entity_id, row) for entity_id, row in batch)

@@ -1,4 +1,4 @@
-"""The keys of a feature store.
+"""The keys of a feature store, and how long rows are believed.
 
     mr:<feature set>:<entity>:<layout>:<id>   ->   one packed row (bundle/rows.py)
 
@@ -9,14 +9,20 @@ of the same entity each find their own rows, before, during and after a swap or 
 from __future__ import annotations
 
 from bundle.rows import RowLayout
-from service.values import Id
+
+NAMESPACE = "mr:"
+"""What every key begins with."""
+
+UNTRACKED_TTL_S = 0.5
+"""How long a row is believed in process while the store does not report changes, seconds."""
 
 
 def key_prefix(feature_set: str, layout: RowLayout) -> str:
-    """Everything of a row's key but the id."""
-    return f"mr:{feature_set}:{layout.entity}:{int(layout.digest):016x}:"
+    """Everything of a row's key but the id; the key is the prefix followed by the id."""
+    return f"{NAMESPACE}{feature_set}:{layout.entity}:{int(layout.digest):016x}:"
 
 
-def row_key(prefix: str, entity_id: Id) -> str:
-    """The key of one row; 196 and "196" are the same id."""
-    return f"{prefix}{entity_id}"
+def split_key(key: str) -> tuple[str, str]:
+    """A row's key -> its prefix and its id; an id may hold any character."""
+    parts = key.split(":", 4)
+    return ":".join(parts[:4]) + ":", parts[-1]

@@ -1,37 +1,49 @@
-"""The features stage: ids -> packed rows, in one read of the store, and what was not there.
+"""The features stage: ids -> packed rows, in at most one read of the store, and what was not there.
 
-A store is anything with the four members of `FeatureStore`. Whatever the store does, a request
-waits for it no longer than its budget, and its answer says what was missing.
+In-process rows first (`cache.py`), then one read for all that is left, users and items together.
+A store is anything with the members of `FeatureStore`. Whatever it does, a request waits for it no
+longer than its budget, and the answer says what was missing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from bundle.rows import Decoded, RowLayout, Rows
+from bundle.rows import Decoded, RowLayout
 from bundle.schema import Entity
 from service.errors import FeatureStoreUnavailable
-from service.features.keys import key_prefix, row_key
+from service.features.cache import EMPTY_SLOT, NOT_CACHED, CachedRows, RowCache, describe
+from service.features.keys import UNTRACKED_TTL_S, key_prefix, split_key
 from service.metrics import Metrics
-from service.values import Id
 
 log = logging.getLogger(__name__)
 
 
 class FeatureStore(Protocol):
-    """Where rows are kept. `name` is what answers and metrics call it."""
+    """Where rows are kept.
+
+    Attributes:
+        name: what answers and metrics call it.
+        tracked: whether changes are being reported right now.
+        generation: counted up whenever any row may have changed without a report.
+    """
 
     name: str
+    tracked: bool
+    generation: int
 
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """The row of each key, or None; raises FeatureStoreUnavailable."""
+
+    async def follow(self, changed: Callable[[Iterable[str]], None]) -> None:
+        """Call `changed` with the keys that are written, until cancelled."""
 
     async def ping(self) -> None:
         """Raise FeatureStoreUnavailable unless the store can be read."""
@@ -42,19 +54,24 @@ class FeatureStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """Rows from the store, those not found empty.
+    """A request's rows; those not found are empty.
 
     Attributes:
-        users: [1] row; items: [N] rows.
-        user_found: bool [1]; items_found: bool [N].
-        reasons: why rows are missing, when it is not that the store does not know their ids.
+        users: one row. items: N rows.
+        reasons: why rows are missing, e.g. `redis_unavailable`, `item_not_found`.
     """
 
-    users: Rows
-    user_found: npt.NDArray[np.bool_]
-    items: Rows
-    items_found: npt.NDArray[np.bool_]
+    users: CachedRows
+    items: CachedRows
     reasons: list[str]
+
+
+@dataclass(slots=True, eq=False)
+class _Read:
+    """A read in flight; what changes while it is under way is used once and not kept."""
+
+    generation: int
+    changed: set[str] = field(default_factory=set)
 
 
 class FeatureSource:
@@ -63,6 +80,8 @@ class FeatureSource:
     Args:
         timeout_s: longest wait for the store in one request, seconds.
         on_failure: "defaults" answers with empty rows and a reason, "error" raises.
+        cache_bytes: budget of the in-process tier, for each entity of each layout.
+        ttl_s: how long a row is believed while the store reports changes, seconds.
     """
 
     def __init__(
@@ -70,23 +89,36 @@ class FeatureSource:
         store: FeatureStore,
         timeout_s: float,
         on_failure: Literal["defaults", "error"],
+        cache_bytes: int,
+        ttl_s: float,
         metrics: Metrics,
     ) -> None:
         self.store = store
         self._timeout_s = timeout_s
         self._on_failure = on_failure
+        self._cache_bytes = cache_bytes
+        self._ttl_s = ttl_s
         self._metrics = metrics
+        self._caches: dict[str, RowCache] = {}
+        self._generation = store.generation
+        self._reading: set[_Read] = set()
         self._late: set[asyncio.Task[list[bytes | None]]] = set()
+        self._following: asyncio.Task[None] | None = None
+        self._cached = {e: metrics.feature_rows.labels(e, "cached") for e in ("user", "item")}
+
+    def start(self) -> None:
+        """Begin to follow the store's changes."""
+        self._following = asyncio.create_task(self.store.follow(self._forget))
 
     async def fetch(
         self,
         feature_set: str,
         layouts: dict[Entity, RowLayout],
-        user_id: Id | None,
-        item_ids: Sequence[Id],
+        user_id: str | None,
+        item_ids: Sequence[str],
         budget_s: float,
     ) -> Fetched:
-        """Fetch the user's and the items' rows in one read.
+        """Fetch the user's and the items' rows, in at most one read of the store.
 
         Args:
             user_id: None when the request brings the user's features itself.
@@ -95,38 +127,61 @@ class FeatureSource:
         Raises:
             FeatureStoreUnavailable: the store failed or was late, and `on_failure` is "error".
         """
-        prefix = key_prefix(feature_set, layouts["item"])
-        keys = [row_key(prefix, item_id) for item_id in item_ids]
-        if user_id is not None:
-            keys.append(row_key(key_prefix(feature_set, layouts["user"]), user_id))
+        if self._generation != self.store.generation:
+            self._generation = self.store.generation
+            self._caches.clear()
+        user = self._look_up(feature_set, layouts["user"], [user_id])
+        item = self._look_up(feature_set, layouts["item"], item_ids)
         reasons: list[str] = []
+        if user.keys or item.keys:
+            reasons = await self._complete(user, item, min(budget_s, self._timeout_s))
+        if not reasons:
+            if user_id is not None and not user.rows.found.all():
+                reasons.append("user_not_found")
+            if not item.rows.found.all():
+                reasons.append("item_not_found")
+        return Fetched(user.rows, item.rows, reasons)
+
+    def _look_up(self, feature_set: str, layout: RowLayout, ids: Sequence[str | None]) -> _Wanted:
+        prefix = key_prefix(feature_set, layout)
+        cache = self._caches.get(prefix)
+        if cache is None:
+            cache = self._caches[prefix] = RowCache(layout, self._cache_bytes)
+        wanted = _Wanted(cache, prefix, ids)
+        self._cached[layout.entity].inc(wanted.cached)
+        return wanted
+
+    async def _complete(self, user: _Wanted, item: _Wanted, budget_s: float) -> list[str]:
+        """Read and cache what is not cached; why rows are missing all the same."""
+        read = _Read(self.store.generation)
+        self._reading.add(read)
         try:
-            blobs = await self._read(keys, min(budget_s, self._timeout_s))
+            blobs = await self._read([*user.keys, *item.keys], budget_s)
         except FeatureStoreUnavailable as error:
             late = isinstance(error.__cause__, TimeoutError)
-            reasons.append(f"{self.store.name}_{'timeout' if late else 'unavailable'}")
-            self._metrics.feature_failures.labels(reasons[0]).inc()
+            reason = f"{self.store.name}_{'timeout' if late else 'unavailable'}"
+            self._metrics.feature_failures.labels(reason).inc()
             if self._on_failure == "error":
                 raise
             log.warning("features are missing: %s", error.detail)
-            blobs = [None] * len(keys)
-        user_blob = blobs.pop() if user_id is not None else None
-        users = layouts["user"].decode([user_blob])
-        items = layouts["item"].decode(blobs)
-        if not reasons:
-            asked_users = int(user_id is not None)
-            for entity, decoded, asked in (
-                ("user", users, asked_users),
-                ("item", items, len(blobs)),
-            ):
-                reasons.extend(self._count(entity, decoded, asked))
-        return Fetched(users.rows, users.found, items.rows, items.found, reasons)
+            return [reason]
+        finally:
+            self._reading.discard(read)
+        ttl_s = self._ttl_s if self.store.tracked else UNTRACKED_TTL_S
+        reasons: list[str] = []
+        for wanted, part in ((user, blobs[: len(user.keys)]), (item, blobs[len(user.keys) :])):
+            if part:
+                decoded = wanted.cache.layout.decode(part)
+                reasons.extend(self._count(wanted.cache.layout.entity, decoded))
+                kept = read.generation == self.store.generation
+                wanted.fill(decoded, read.changed, ttl_s if kept else 0.0)
+        return reasons
 
     async def _read(self, keys: list[str], budget_s: float) -> list[bytes | None]:
         # A read is waited for, never cancelled: an abandoned command would leave its answer in
         # the connection, and the next caller would get another id's features.
         read = asyncio.ensure_future(self.store.get_many(keys))
-        done, _ = await asyncio.wait({read}, timeout=budget_s)
+        done, _ = await asyncio.wait({read}, timeout=max(budget_s, 0.0))
         if not done:
             self._late.add(read)
             read.add_done_callback(self._finish_late)
@@ -139,26 +194,62 @@ class FeatureSource:
         if not read.cancelled() and (error := read.exception()) is not None:
             log.warning("a late read of the feature store failed: %s", error)
 
-    def _count(self, entity: str, decoded: Decoded, asked: int) -> list[str]:
-        rows = self._metrics.feature_rows
-        found = int(decoded.found.sum())
-        rows.labels(entity, "found").inc(found)
-        if found == asked:
-            return []
-        reasons = []
-        foreign, corrupt = int(decoded.foreign.sum()), int(decoded.corrupt.sum())
-        for outcome, count in (
-            ("foreign_layout", foreign),
-            ("corrupt", corrupt),
-            ("not_found", asked - found - foreign - corrupt),
-        ):
+    def _forget(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            for read in self._reading:
+                read.changed.add(key)
+            prefix, entity_id = split_key(key)
+            if (cache := self._caches.get(prefix)) is not None:
+                cache.drop(entity_id)
+
+    def _count(self, entity: str, decoded: Decoded) -> list[str]:
+        """Count what became of the rows read; reasons other than that an id is unknown."""
+        outcomes = {
+            "found": int(decoded.found.sum()),
+            "foreign_layout": int(decoded.foreign.sum()),
+            "corrupt": int(decoded.corrupt.sum()),
+        }
+        outcomes["not_found"] = len(decoded.found) - sum(outcomes.values())
+        for outcome, count in outcomes.items():
             if count:
-                rows.labels(entity, outcome).inc(count)
-                reasons.append(f"{entity}_{outcome}")
-        return reasons
+                self._metrics.feature_rows.labels(entity, outcome).inc(count)
+        return [f"{entity}_{bad}" for bad in ("foreign_layout", "corrupt") if outcomes[bad]]
 
     async def close(self) -> None:
-        """Let late reads end, then close the store."""
+        """Stop following, let late reads end, then close the store."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
         if self._late:
             await asyncio.wait(self._late)
         await self.store.close()
+
+
+class _Wanted:
+    """The rows that one request wants of one entity, and the keys that must be read for them.
+
+    Rows in the cache are copied at once: by the time a read has ended, others may have reused
+    their slots. The id None wants nothing and gets the empty row.
+    """
+
+    def __init__(self, cache: RowCache, prefix: str, ids: Sequence[str | None]) -> None:
+        self.cache = cache
+        self._now = time.monotonic()
+        slots = cache.find(ids, self._now)
+        absent = np.flatnonzero(slots == NOT_CACHED)
+        slots[absent] = EMPTY_SLOT
+        self.rows = cache.take(slots)
+        self.cached = len(ids) - len(absent)
+        self._places = [row for row in absent.tolist() if ids[row] is not None]
+        self._ids = [str(ids[row]) for row in self._places]
+        self.keys = [f"{prefix}{each}" for each in self._ids]
+
+    def fill(self, decoded: Decoded, changed: set[str], ttl_s: float) -> None:
+        """Complete the rows with those that were read, and cache those that did not change."""
+        read = describe(self.cache.layout, decoded)
+        self.rows.records[self._places] = read.records
+        self.cache.put(self._ids, read, self._now, ttl_s)
+        if changed:
+            for entity_id, key in zip(self._ids, self.keys, strict=True):
+                if key in changed:
+                    self.cache.drop(entity_id)

@@ -20,6 +20,7 @@ import numpy as np
 from bundle.encoding import Encoder
 from bundle.errors import BundleError, ManifestInvalid
 from bundle.manifest import Manifest
+from bundle.rows import Rows
 from bundle.store import Bundle, Golden, load
 from service.fusion.compile import CompiledFusion, compile_fusion
 from service.fusion.errors import FusionError
@@ -27,7 +28,9 @@ from service.fusion.formula import load_fusions
 from service.lifecycle.version import LoadedVersion
 from service.metrics import Metrics
 from service.scoring.batcher import Batcher
+from service.scoring.item_cache import UNCACHED
 from service.scoring.stages import StagedModel
+from service.values import Candidates
 
 GOLDEN_TOLERANCE = 1e-4
 """Largest |difference| to torch's score, relative above 1: other CPUs sum in another order."""
@@ -56,6 +59,7 @@ class Gate:
         executor: threads that inference runs on.
         threads: onnxruntime threads inside one run.
         row_budget, queue_rows: as in `Batcher`.
+        item_cache_bytes: budget of each version's item tensors.
     """
 
     load_features: FeatureLoader
@@ -63,6 +67,7 @@ class Gate:
     threads: int
     row_budget: int
     queue_rows: int
+    item_cache_bytes: int
     metrics: Metrics
 
     def admit(self, models: Path, model: str, version: int) -> LoadedVersion:
@@ -81,7 +86,7 @@ class Gate:
                 )
             encoder = bundle.encoder()
             golden = bundle.golden()
-            stages = StagedModel(bundle, self.threads)
+            stages = StagedModel(bundle, encoder, self.threads, self.item_cache_bytes, self.metrics)
         except BundleError as error:
             raise Refused(error.code, str(error)) from error
         replay(stages, encoder, golden, manifest.task_names)
@@ -100,10 +105,9 @@ class Gate:
         self, stages: StagedModel, encoder: Encoder, golden: Golden, batcher: Batcher
     ) -> None:
         users = encoder.user(golden.users[:1], golden.contexts[:1])
-        items = encoder.item(golden.items)
         for rows in _WARM_UP_ROWS:
             rows = min(rows, self.row_budget)
-            padded = items.take(np.arange(rows) % len(items))
+            padded = uncached(golden.items[np.arange(rows) % len(golden.items)])
             started = time.monotonic()
             stages.score(users, padded, np.zeros(rows, np.int64))
             batcher.cost.observe(rows, time.monotonic() - started)
@@ -117,8 +121,7 @@ def replay(stages: StagedModel, encoder: Encoder, golden: Golden, tasks: tuple[s
     """
     try:
         users = encoder.user(golden.users, golden.contexts)
-        items = encoder.item(golden.items)
-        scores = stages.score(users, items, golden.user_row)
+        scores = stages.score(users, uncached(golden.items), golden.user_row)
     except Exception as error:  # rows of another layout, shapes that do not meet, a bad graph
         raise Refused("golden_failed", f"golden rows cannot be scored: {error}") from error
     if scores.shape != golden.scores.shape or scores.shape[1] != len(tasks):
@@ -138,6 +141,11 @@ def replay(stages: StagedModel, encoder: Encoder, golden: Golden, tasks: tuple[s
             f"scores of {task} are {worst:.2g} away from the exporter's, {GOLDEN_TOLERANCE:.0e} "
             "is allowed",
         )
+
+
+def uncached(rows: Rows) -> Candidates:
+    """Candidates whose item tensors are computed afresh and not kept."""
+    return Candidates(rows, np.full(len(rows), UNCACHED, np.uint64))
 
 
 def compile_fusions(directory: Path, manifest: Manifest) -> Mapping[str, CompiledFusion]:

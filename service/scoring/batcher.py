@@ -15,7 +15,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -25,7 +24,7 @@ from bundle.encoding import Encoded
 from service.errors import DeadlineExceeded, InferenceFailed, QueueFull
 from service.metrics import Metrics
 from service.scoring.cost import CostLine
-from service.values import Scores
+from service.values import Candidates, Scores
 
 log = logging.getLogger(__name__)
 Tensor = npt.NDArray[np.float32]
@@ -37,7 +36,7 @@ class Stages(Protocol):
     def user(self, users: Encoded) -> Tensor:
         """User tensors [U, P]."""
 
-    def item(self, items: Encoded) -> Tensor:
+    def item(self, items: Candidates) -> Tensor:
         """Item tensors [N, P]."""
 
     def joint(
@@ -58,7 +57,7 @@ class Answer:
 @dataclass(slots=True, eq=False)
 class _Job:
     users: Encoded
-    items: Encoded
+    items: Candidates
     deadline: float
     submitted: float
     future: asyncio.Future[Answer]
@@ -121,7 +120,7 @@ class Batcher:
         self._run_seconds = metrics.run_seconds.labels(model)
         self._queued = metrics.queued_rows.labels(model)
 
-    async def score(self, users: Encoded, items: Encoded, deadline: float) -> Answer:
+    async def score(self, users: Encoded, items: Candidates, deadline: float) -> Answer:
         """Score the N candidates of one request.
 
         Args:
@@ -188,8 +187,14 @@ class Batcher:
                 segment.job.started = started
         rows = sum(segment.rows for segment in segments)
         self._run_ends = started + self.cost.predict(rows)
-        run = asyncio.get_running_loop().run_in_executor(self._executor, self._run, segments)
-        run.add_done_callback(partial(self._finish_run, segments, started))
+        loop = asyncio.get_running_loop()
+        self._executor.submit(self._run_and_report, loop, segments, started)
+
+    def _run_and_report(
+        self, loop: asyncio.AbstractEventLoop, segments: list[_Segment], started: float
+    ) -> None:
+        outcomes = self._run(segments)
+        loop.call_soon_threadsafe(self._finish_run, segments, started, outcomes)
 
     def _form_batch(self, now: float) -> list[_Segment]:
         segments: list[_Segment] = []
@@ -219,10 +224,7 @@ class Batcher:
         return segments
 
     def _finish_run(
-        self,
-        segments: list[_Segment],
-        started: float,
-        run: asyncio.Future[list[Scores | Exception]],
+        self, segments: list[_Segment], started: float, outcomes: list[Scores | Exception]
     ) -> None:
         ended = time.monotonic()
         self._run_ends = None
@@ -231,7 +233,7 @@ class Batcher:
         self._run_rows.observe(rows)
         self._run_requests.observe(len(segments))
         self._run_seconds.observe(ended - started)
-        for segment, outcome in zip(segments, run.result(), strict=True):
+        for segment, outcome in zip(segments, outcomes, strict=True):
             self._deliver(segment, outcome, ended)
         self._start_run()
 
@@ -267,17 +269,18 @@ class Batcher:
         new = [segment.job for segment in segments if segment.job.user_tensor is None]
         if new:
             tensors = self._stages.user(Encoded.concatenate([job.users for job in new]))
-            for job, tensor in zip(new, tensors, strict=True):
-                job.user_tensor = tensor
+            for row, job in enumerate(new):
+                job.user_tensor = tensors[row : row + 1]
         items = self._stages.item(
-            Encoded.concatenate([s.job.items.take(slice(s.start, s.stop)) for s in segments])
+            Candidates.concatenate([s.job.items.take(slice(s.start, s.stop)) for s in segments])
         )
         counts = [segment.rows for segment in segments]
         user_row = np.repeat(np.arange(len(segments)), counts)
-        user_tensor = np.stack(
+        user_tensor = np.concatenate(
             [s.job.user_tensor for s in segments if s.job.user_tensor is not None]
         )
         scores = self._stages.joint(user_tensor, items, user_row)
         if len(scores) != sum(counts):
             raise ValueError(f"{len(scores)} score rows for {sum(counts)} candidates")
-        return np.split(scores, np.cumsum(counts)[:-1])
+        ends = itertools.accumulate(counts)
+        return [scores[end - rows : end] for rows, end in zip(counts, ends, strict=True)]

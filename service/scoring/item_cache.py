@@ -1,0 +1,124 @@
+"""The item tensor cache: what the item stage gave, by the content of the item's features.
+
+Tensors lie in the slots of one array and are gathered by index. The key is the 64-bit content hash
+of the feature row, so an item whose features change is another key and is never answered from an
+old tensor, and items alike in every feature share one. A cache belongs to one model version.
+
+Eviction is by clock: a tensor stays while it is asked for between two passes of the hand. New ones
+start unasked, so a scan of items asked for once drives out other such items, not the hot ones.
+
+Not thread-safe: one version's runs follow each other on one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import repeat
+
+import numpy as np
+import numpy.typing as npt
+
+from service.metrics import Metrics
+
+Tensor = npt.NDArray[np.float32]
+UNCACHED = 0
+"""The content of rows that are not to be cached: those with inline features."""
+
+_ABSENT = -1
+
+
+class ItemCache:
+    """A bounded map from content hash to item tensor.
+
+    Args:
+        capacity_bytes: budget for the tensors; less than one tensor turns the cache off.
+        width: numbers in a tensor, P.
+    """
+
+    def __init__(self, model: str, capacity_bytes: int, width: int, metrics: Metrics) -> None:
+        slots = capacity_bytes // (4 * width)
+        self._tensors = np.empty((slots, width), np.float32)  # memory comes as slots are filled
+        self._contents = np.zeros(slots, np.uint64)
+        self._asked = np.zeros(slots, bool)
+        self._slot_of: dict[int, int] = {}
+        self._hand = 0
+        self._gathered = np.empty((0, width), np.float32)
+        self._hits = metrics.item_cache.labels(model, "hit")
+        self._misses = metrics.item_cache.labels(model, "miss")
+        self._evictions = metrics.item_cache_evictions.labels(model)
+        self._bytes = metrics.item_cache_bytes.labels(model)
+
+    def gather(
+        self,
+        contents: npt.NDArray[np.uint64],
+        compute: Callable[[npt.NDArray[np.intp]], Tensor],
+    ) -> Tensor:
+        """The tensors of rows, those not cached computed in one call.
+
+        Args:
+            contents: uint64 [N], the rows' content hashes; UNCACHED is always computed.
+            compute: row positions [m] -> their tensors [m, P].
+
+        Returns:
+            float32 [N, P], good until the next call.
+        """
+        rows = len(contents)
+        keys = contents.tolist()
+        slots = np.fromiter(map(self._slot_of.get, keys, repeat(_ABSENT)), np.int64, rows)
+        absent = np.flatnonzero(slots == _ABSENT)
+        self._hits.inc(rows - len(absent))
+        if len(absent) == rows:
+            return self._compute(contents, absent, compute)
+        if len(self._gathered) < rows:
+            self._gathered = np.empty((rows, self._gathered.shape[1]), np.float32)
+        gathered = self._gathered[:rows]
+        np.take(self._tensors, slots, axis=0, out=gathered, mode="wrap")
+        self._asked[slots] = True
+        if len(absent):
+            gathered[absent] = self._compute(contents, absent, compute)
+        return gathered
+
+    def _compute(
+        self,
+        contents: npt.NDArray[np.uint64],
+        absent: npt.NDArray[np.intp],
+        compute: Callable[[npt.NDArray[np.intp]], Tensor],
+    ) -> Tensor:
+        tensors = compute(absent)
+        self._misses.inc(len(absent))
+        new: dict[int, int] = {}
+        for row, content in enumerate(contents[absent].tolist()):
+            new.setdefault(content, row)
+        new.pop(UNCACHED, None)
+        self._keep(new, tensors)
+        return tensors
+
+    def _keep(self, new: dict[int, int], tensors: Tensor) -> None:
+        """Store `tensors[row]` for each content -> row, as far as there are slots."""
+        slots = self._free_slots(min(len(new), len(self._asked)))
+        contents = list(new)[: len(slots)]
+        rows = list(new.values())[: len(slots)]
+        evicted = self._contents[slots]
+        evicted = evicted[evicted != UNCACHED]
+        for content in evicted.tolist():
+            del self._slot_of[content]
+        self._tensors[slots] = tensors[rows]
+        self._contents[slots] = contents
+        self._asked[slots] = False
+        self._slot_of.update(zip(contents, slots.tolist(), strict=True))
+        self._evictions.inc(len(evicted))
+        self._bytes.set(len(self._slot_of) * self._tensors.shape[1] * 4)
+
+    def _free_slots(self, count: int) -> npt.NDArray[np.intp]:
+        """`count` slots from the hand on that were not asked for since it last passed."""
+        found: list[npt.NDArray[np.intp]] = []
+        while count:
+            window = np.arange(self._hand, min(self._hand + 2 * count, len(self._asked)))
+            free = window[~self._asked[window]][:count]
+            passed = window if len(free) < count else window[window <= free[-1]]
+            self._asked[passed] = False
+            self._asked[free] = True  # not to be found again by this very search
+            self._hand = (int(passed[-1]) + 1) % len(self._asked)
+            found.append(free)
+            count -= len(free)
+        return np.concatenate(found) if found else np.zeros(0, np.intp)
