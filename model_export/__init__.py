@@ -1,1 +1,4 @@
-"""Train multi-task ranking models in torch and export them as bundles. Never imports the service."""
+"""Train multi-task ranking models in torch and export them as bundles.
+
+Never imports the service.
+"""

@@ -23,7 +23,9 @@ Interval: TypeAlias = tuple[float, float]
 Value: TypeAlias = Any  # an Interval or a bool
 NAN: Interval = (math.nan, math.nan)
 
-RELATIVE = 4e-15  # about 18 units in the last place, for functions that numpy does not round exactly
+RELATIVE = (
+    4e-15  # about 18 units in the last place, for functions that numpy does not round exactly
+)
 TINY = 4 * 5e-324
 
 
@@ -42,67 +44,81 @@ class Tree:
 
 # ---- random formulas, typed as the language demands
 
-_BINARY = ("+", "-", "*", "/", "**")
+_BINARY = ("+", "-", "*", "/", "**", "**")
 _COMPARE = ("<", "<=", ">", ">=", "==", "!=")
 _UNARY = ("negate", "abs", "sqrt", "log", "log1p", "exp", "sigmoid", "logit")
 _ACROSS = ("rank", "percentile", "minmax", "zscore", "softmax")
+_NUMBER_KINDS = ("leaf", "binary", "binary", "unary", "many", "if", "across", "mean", "clip")
 _LITERALS = ("0", "1", "2", "0.5", "3", "1e3", ".25", "1e-300", "1e300", "10.", "0.1")
 
 
-@st.composite
 def formulas(
-    draw: st.DrawFn,
-    per_candidate: Sequence[str],
-    per_request: Sequence[str],
-    depth: int = 4,
-) -> Tree:
-    """Formulas over these names that give a number per candidate."""
+    per_candidate: Sequence[str], per_request: Sequence[str], depth: int = 4
+) -> st.SearchStrategy[Tree]:
+    """Formulas over these names that give a number per candidate.
 
-    def number(depth: int, candidate: bool) -> Tree:
-        if depth == 0:
-            if candidate:
-                return Tree(draw(st.sampled_from(per_candidate)))
-            return Tree(draw(st.sampled_from((*per_candidate, *per_request, *_LITERALS))))
-        parentheses = draw(st.booleans())
-        kind = draw(st.sampled_from("leaf binary binary unary many if across mean clip".split()))
+    One string of bytes makes all choices: far quicker than a draw for each, and bytes that shrink
+    to 0 make the formula simpler.
+    """
+    names = tuple(per_candidate), tuple(per_request)
+    choices = st.binary(min_size=32, max_size=32)
+    return choices.map(lambda drawn: _Writer(drawn, *names).number(depth, True))
+
+
+class _Writer:
+    def __init__(
+        self, choices: bytes, per_candidate: tuple[str, ...], per_request: tuple[str, ...]
+    ) -> None:
+        self._choices = iter(choices)
+        self._per_candidate = per_candidate
+        self._leaves = (*per_candidate, *per_request, *_LITERALS)
+
+    def _choose(self, options: Sequence[str]) -> str:
+        return options[next(self._choices, 0) % len(options)]
+
+    def _tree(self, operator: str, *operands: Tree) -> Tree:
+        return Tree(operator, operands, parentheses=next(self._choices, 0) % 4 == 3)
+
+    def _either_order(self, operator: str, condition: tuple[Tree, ...], a: Tree, b: Tree) -> Tree:
+        swap = next(self._choices, 0) % 2
+        return self._tree(operator, *condition, *((b, a) if swap else (a, b)))
+
+    def number(self, depth: int, candidate: bool) -> Tree:
+        """A number; per candidate if `candidate` says so, else either."""
+        kind = self._choose(_NUMBER_KINDS) if depth else "leaf"
         if kind == "leaf":
-            return number(0, candidate)
+            return Tree(self._choose(self._per_candidate if candidate else self._leaves))
         if kind == "across":
-            return Tree(draw(st.sampled_from(_ACROSS)), (number(depth - 1, True),), parentheses)
+            return self._tree(self._choose(_ACROSS), self.number(depth - 1, True))
         if kind == "mean" and not candidate:
-            return Tree("mean", (number(depth - 1, True),), parentheses)
-        if kind in ("unary", "mean"):
-            operand = number(depth - 1, candidate)
-            return Tree(draw(st.sampled_from(_UNARY)), (operand,), parentheses)
+            return self._tree("mean", self.number(depth - 1, True))
         # The first operand carries what the whole must be; the others are free.
-        first = number(depth - 1, candidate)
+        first = self.number(depth - 1, candidate)
         if kind == "binary":
-            operands = (first, number(depth - 1, False))
-            return Tree(draw(st.sampled_from(_BINARY)), _shuffled(operands), parentheses)
+            operator = self._choose(_BINARY)
+            return self._either_order(operator, (), first, self.number(depth - 1, False))
         if kind == "if":
-            operands = (first, number(depth - 1, False))
-            return Tree("if", (boolean(depth - 1), *_shuffled(operands)), parentheses)
+            condition = self.boolean(depth - 1)
+            return self._either_order("if", (condition,), first, self.number(depth - 1, False))
         if kind == "clip":
-            return Tree("clip", (first, number(0, False), number(0, False)), parentheses)
-        others = tuple(number(depth - 1, False) for _ in range(draw(st.integers(1, 3))))
-        return Tree(draw(st.sampled_from(("min", "max"))), (first, *others), parentheses)
+            return self._tree("clip", first, self.number(0, False), self.number(0, False))
+        if kind == "many":
+            count = 1 + next(self._choices, 0) % 3
+            others = [self.number(depth - 1, False) for _ in range(count)]
+            return self._tree(self._choose(("min", "max")), first, *others)
+        return self._tree(self._choose(_UNARY), first)
 
-    def boolean(depth: int) -> Tree:
-        parentheses = draw(st.booleans())
-        kind = draw(st.sampled_from(("compare", "compare", "and", "or", "not", "literal")))
+    def boolean(self, depth: int) -> Tree:
+        """A truth value."""
+        kind = self._choose(("compare", "compare", "literal", "and", "or", "not"))
         if kind == "literal":
-            return Tree(draw(st.sampled_from(("true", "false"))))
-        if depth == 0 or kind == "compare":
+            return Tree(self._choose(("true", "false")))
+        if kind == "compare" or depth == 0:
             inner = max(depth - 1, 0)
-            operands = (number(inner, False), number(inner, False))
-            return Tree(draw(st.sampled_from(_COMPARE)), operands, parentheses)
-        count = 1 if kind == "not" else 2
-        return Tree(kind, tuple(boolean(depth - 1) for _ in range(count)), parentheses)
-
-    def _shuffled(operands: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
-        return operands[::-1] if draw(st.booleans()) else operands  # type: ignore[return-value]
-
-    return number(depth, True)
+            operands = self.number(inner, False), self.number(inner, False)
+            return self._tree(self._choose(_COMPARE), *operands)
+        operands = self.boolean(depth - 1), self.boolean(depth - 1)
+        return self._tree(kind, *operands[: 1 if kind == "not" else 2])
 
 
 # How tightly each operator binds, and how tightly its left and right operand must.
@@ -199,13 +215,21 @@ def _exact(function: Callable[..., float]) -> Callable[..., Interval]:
 def _quotient(a: float, b: float) -> float:
     if b != 0 or math.isnan(a):
         return a / b if b != 0 else math.nan
-    return math.nan if a == 0 else math.copysign(math.inf, a) * math.copysign(1, b)
+    return math.nan if a == 0 else math.copysign(math.inf, a)
 
 
 def _divide(a: Interval, b: Interval) -> Interval:
-    if b[0] <= 0 <= b[1] and b[0] != b[1]:
+    if (b[0] <= 0 <= b[1] and b[0] != b[1]) or (b[0] == 0 and a[0] <= 0 <= a[1] and a[0] != a[1]):
         raise AmbiguousError
     return _corners(_quotient, a, b)
+
+
+def _multiply(a: Interval, b: Interval) -> Interval:
+    if any(math.isinf(x[0]) or math.isinf(x[1]) for x in (a, b)) and (
+        a[0] < 0 < a[1] or b[0] < 0 < b[1]
+    ):
+        raise AmbiguousError  # 0 * inf may be inside
+    return _corners(lambda x, y: x * y, a, b)
 
 
 def _power_float(a: float, b: float) -> float:
@@ -214,14 +238,13 @@ def _power_float(a: float, b: float) -> float:
     except OverflowError:
         return -math.inf if a < 0 and b % 2 == 1 else math.inf
     except ValueError:
-        if a == 0:  # and b < 0
-            return math.copysign(math.inf, a) if b % 2 == 1 else math.inf
-        return math.nan
+        return math.inf if a == 0 else math.nan  # 0 to a negative, negative to a fraction
 
 
 def _power(a: Interval, b: Interval) -> Interval:
     point = (a[0] == a[1] or math.isnan(a[0])) and (b[0] == b[1] or math.isnan(b[0]))
-    smooth = a[0] > 0 and not math.isnan(b[0]) or a[0] > 1 or a[1] < 1 and math.isnan(b[0])
+    # NaN as the exponent is a leap at the base 1, and any other exponent at bases up to 0.
+    smooth = a[0] > 1 or a[1] < 1 if math.isnan(b[0]) else a[0] > 0
     if not point and not smooth:
         raise AmbiguousError
     return _widened(_corners(_power_float, a, b))
@@ -283,7 +306,7 @@ def _equal(a: Interval, b: Interval) -> bool:
 _OPERATORS: dict[str, Callable[..., Value]] = {
     "+": _exact(lambda a, b: a + b),
     "-": _exact(lambda a, b: a - b),
-    "*": _exact(lambda a, b: a * b),
+    "*": _multiply,
     "/": _divide,
     "**": _power,
     "negate": lambda x: (-x[1], -x[0]),
