@@ -1,5 +1,5 @@
 # One target a job; a bare `make` lists them. Everything runs in .venv, which `install` makes.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 MODELS := models
@@ -25,7 +25,7 @@ $(MODELS)/movielens/1/manifest.json: | install
 demo: install ## train on MovieLens, export, publish, serve, and print a ranked list
 	$(BIN)/multirank run examples/movielens.yaml --models $(MODELS)
 	$(BIN)/multirank compare examples/movielens.yaml examples/movielens-shared-bottom.yaml
-	$(BIN)/multirank demo --user $(USER_ID) --model movielens --models $(MODELS)
+	$(BIN)/multirank demo --user $(USER_ID) --context hour=21 --model movielens --models $(MODELS)
 
 serve: $(MODELS)/movielens/1/manifest.json ## serve the demo's model on PORT (default 8000)
 	$(BIN)/multirank serve --models $(MODELS) --port $(PORT)

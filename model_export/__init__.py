@@ -2,3 +2,8 @@
 
 Never imports the service.
 """
+
+import os
+
+# onnxruntime reports usage to its maker unless told not to before it is imported
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
-import sys
-import time
+import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-_START_TIMEOUT_S = 60.0
+Models = Annotated[Path, typer.Option(envvar="MULTIRANK_MODELS_DIR", help="Published models")]
+Context = Annotated[
+    list[str] | None, typer.Option(help="A context feature, NAME=VALUE; may be given again")
+]
 
 
 def rank(
@@ -28,7 +26,8 @@ def rank(
         int, typer.Option(help="How many items of the bundle's sample to rank")
     ] = 200,
     top: Annotated[int, typer.Option(help="How many to show")] = 10,
-    models: Annotated[Path, typer.Option(envvar="MULTIRANK_MODELS_DIR")] = Path("models"),
+    models: Models = Path("models"),
+    context: Context = None,
 ) -> None:
     """Rank items of the bundle's sample for one user, and print them with every task's score."""
     from bundle import store
@@ -45,7 +44,7 @@ def rank(
     request = {
         "model": names[0],
         "user": {"id": user},
-        "context": {},
+        "context": dict(_named_value(each) for each in context or ()),
         "candidates": {"ids": ids},
         "top_k": top,
     }
@@ -63,44 +62,29 @@ def rank(
 def demo(
     user: Annotated[str, typer.Option(help="Id of the user to rank for")],
     model: Annotated[str, typer.Option(help="The published model")],
-    models: Annotated[Path, typer.Option(envvar="MULTIRANK_MODELS_DIR")] = Path("models"),
+    models: Models = Path("models"),
+    context: Context = None,
 ) -> None:
     """Serve the published models on a free port, rank for one user, print, and stop."""
-    with _serving(models) as url:
-        rank(user=user, url=url, model=model, models=models)
+    from loadtest.server import ServiceFailed, serving
 
-
-@contextmanager
-def _serving(models: Path) -> Iterator[str]:
-    """A service on a free port, stopped at the end."""
-    command = [sys.executable, "-m", "multirank", "serve", "--models", str(models), "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ) as process:
-        assert process.stderr is not None
+    with tempfile.TemporaryDirectory() as directory:
+        log = Path(directory) / "service.log"
         try:
-            url = None
-            for line in process.stderr:
-                if found := re.search(r"running on (http://\S+)", line):
-                    url = found.group(1)
-                    break
-            if url is None:
-                raise SystemExit(f"the service ended with {process.wait()}")
-            _wait_ready(url)
-            yield url
-        finally:
-            process.terminate()
-            process.stderr.read()
+            with serving(models, model, log) as service:
+                rank(user=user, url=service.url, model=model, models=models, context=context)
+        except ServiceFailed as error:
+            typer.echo(error, err=True)
+            raise typer.Exit(1) from error
 
 
-def _wait_ready(url: str) -> None:
-    give_up = time.monotonic() + _START_TIMEOUT_S
-    while True:
-        try:
-            with urllib.request.urlopen(f"{url}/readyz", timeout=5):
-                return
-        except urllib.error.URLError:
-            if time.monotonic() > give_up:
-                raise
-        time.sleep(0.1)
+def _named_value(given: str) -> tuple[str, Any]:
+    """`hour=21` -> ("hour", 21): a value is JSON where it can be, else a string."""
+    name, _, value = given.partition("=")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 def _post(url: str, body: Mapping[str, Any]) -> Any:
