@@ -1,0 +1,311 @@
+"""The model directory: versions appear whole or not at all, and every byte is checked."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bundle.errors import (
+    BundleError,
+    DigestMismatch,
+    FileMissing,
+    FileUnsafe,
+    ManifestInvalid,
+    VersionExists,
+)
+from bundle.manifest import GOLDEN_FILE, MANIFEST_FILE, VOCABULARIES_FILE
+from bundle.store import digest, load, model_names, publish, versions
+from tests.unit.bundle.tiny import ITEM_IDS, describe, reference_scores, write_bundle
+
+FILES = ("golden.npz", "item.onnx", "joint.onnx", "user.onnx", "vocabularies.npz")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "run" / "tiny")
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    return tmp_path / "models"
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(entry.name for entry in directory.iterdir())
+
+
+def test_a_bundle_is_loaded_whole(source: Path) -> None:
+    bundle = load(source)
+    assert bundle.manifest.model == "tiny"
+    assert list(bundle.vocabularies) == ["item.id"]
+    golden, encoder = bundle.golden(), bundle.encoder()
+    users = encoder.user(golden.users, golden.contexts)
+    scores = reference_scores(users, encoder.item(golden.items), golden.user_row, tasks=2)
+    np.testing.assert_array_equal(scores, golden.scores)
+    assert golden.user_row.dtype == np.int64
+    assert len(bundle.vocabularies["item.id"]) == len(ITEM_IDS)
+
+
+def test_versions_are_counted_up(source: Path, models: Path) -> None:
+    assert publish(source, models) == models / "tiny" / "1"
+    assert publish(source, models) == models / "tiny" / "2"
+    assert publish(source, models, version=12) == models / "tiny" / "12"
+    assert publish(source, models) == models / "tiny" / "13"
+    assert publish(source, models, version=5) == models / "tiny" / "5"
+    assert versions(models, "tiny") == [1, 2, 5, 12, 13]
+    assert model_names(models) == ["tiny"]
+
+
+def test_a_published_version_is_the_source_with_its_number(source: Path, models: Path) -> None:
+    published = load(publish(source, models, version=7))
+    original = load(source)
+    assert published.manifest.version == 7
+    assert original.manifest.version == 0
+    assert published.manifest.model_copy(update={"version": 0}) == original.manifest
+    assert names(published.path) == sorted((*FILES, MANIFEST_FILE))
+    for name in FILES:
+        assert (published.path / name).read_bytes() == (source / name).read_bytes()
+    assert published.path.stat().st_mode & 0o777 == 0o755  # others may serve it
+
+
+def test_only_files_of_the_manifest_are_published(source: Path, models: Path) -> None:
+    (source / "notes.txt").write_text("private")
+    assert "notes.txt" not in names(publish(source, models))
+
+
+def test_a_published_version_is_never_overwritten(source: Path, models: Path) -> None:
+    target = publish(source, models)
+    before = {path.name: path.read_bytes() for path in target.iterdir()}
+    other = write_bundle(source.parent / "other", bias=1.0)
+    with pytest.raises(VersionExists, match="published already"):
+        publish(other, models, version=1)
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == before
+    assert names(models / "tiny") == ["1"]
+
+
+def test_the_later_of_two_publishers_is_refused(
+    source: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have found the version free; the other one renames first."""
+    other = write_bundle(source.parent / "other", bias=1.0)
+    copy = shutil.copyfile
+
+    def overtaken(*arguments: Any) -> Any:
+        monkeypatch.setattr(shutil, "copyfile", copy)
+        publish(other, models, version=1)
+        return copy(*arguments)
+
+    monkeypatch.setattr(shutil, "copyfile", overtaken)
+    with pytest.raises(VersionExists, match="by someone else meanwhile"):
+        publish(source, models, version=1)
+    assert load(models / "tiny" / "1").manifest.files == load(other).manifest.files
+    assert names(models / "tiny") == ["1"]
+
+
+@pytest.mark.parametrize("copies", range(len(FILES)))
+@pytest.mark.parametrize("failure", [OSError("disk full"), KeyboardInterrupt()])
+def test_an_interrupted_publish_leaves_nothing(
+    source: Path,
+    models: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    copies: int,
+    failure: BaseException,
+) -> None:
+    publish(source, models)
+    copy = shutil.copyfile
+    seen: list[list[int]] = []
+
+    def failing(*arguments: Any) -> Any:
+        seen.append(versions(models, "tiny"))
+        if len(seen) > copies:
+            raise failure
+        return copy(*arguments)
+
+    monkeypatch.setattr(shutil, "copyfile", failing)
+    with pytest.raises(type(failure)):
+        publish(source, models)
+    assert len(seen) == copies + 1
+    assert all(visible == [1] for visible in seen)
+    assert names(models / "tiny") == ["1"]
+
+
+@pytest.mark.parametrize("call", ["fsync", "rename"])
+def test_a_publish_that_fails_at_its_end_leaves_nothing(
+    source: Path, models: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def failing(*arguments: object) -> None:
+        raise OSError("gone")
+
+    owner: object = os if call == "fsync" else Path
+    monkeypatch.setattr(owner, call, failing)
+    with pytest.raises((OSError, VersionExists)):
+        publish(source, models)
+    monkeypatch.undo()
+    assert versions(models, "tiny") == []
+    assert names(models / "tiny") == []
+
+
+def test_everything_is_on_disk_before_the_version_appears(
+    source: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[str, list[int]]] = []
+    fsync = os.fsync
+
+    def recorded(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        synced.append((path.name, versions(models, "tiny")))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    publish(source, models)
+    before = [name for name, visible in synced if visible == []]
+    assert {*FILES, MANIFEST_FILE} <= set(before)
+    assert any(name.startswith(".publishing-") for name in before)
+    assert [name for name, visible in synced if visible == [1]] == ["tiny"]
+
+
+def test_a_source_that_does_not_verify_is_not_published(source: Path, models: Path) -> None:
+    (source / "item.onnx").write_bytes(b"other")
+    with pytest.raises(DigestMismatch):
+        publish(source, models)
+    assert not models.exists()
+
+
+def test_what_is_not_a_version_is_ignored(models: Path) -> None:
+    model = models / "tiny"
+    for name in ("2", "10", "0", "-1", "1.5", "v3", "٣", "²", ".publishing-x", "fusions", "1e3"):
+        (model / name).mkdir(parents=True)
+    (models / "empty").mkdir()
+    (models / "README").write_text("not a model")
+    assert versions(models, "tiny") == [2, 10]
+    assert versions(models, "empty") == []
+    assert versions(models, "README") == []
+    assert versions(models, "nothing") == []
+    assert model_names(models) == ["tiny"]
+    assert model_names(models / "nowhere") == []
+
+
+Damage = Callable[[Path], object]
+
+
+def link_to_itself(path: Path) -> None:
+    outside = path.parent.parent / f"outside-{path.name}"
+    path.rename(outside)
+    path.symlink_to(outside)
+
+
+def to_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def lengthen(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
+@pytest.mark.parametrize("name", [*FILES, MANIFEST_FILE])
+@pytest.mark.parametrize(
+    ("damage", "error"),
+    [
+        (link_to_itself, FileUnsafe),
+        (to_directory, FileUnsafe),
+        (Path.unlink, FileMissing),
+        (flip_a_bit, BundleError),
+        (truncate, BundleError),
+        (lengthen, BundleError),
+    ],
+)
+def test_a_damaged_file_is_refused(
+    source: Path, name: str, damage: Damage, error: type[BundleError]
+) -> None:
+    damage(source / name)
+    with pytest.raises(error) as caught:
+        load(source)
+    assert name in str(caught.value)
+    if name != MANIFEST_FILE:
+        assert isinstance(caught.value, FileUnsafe | FileMissing | DigestMismatch)
+
+
+def test_there_is_no_bundle(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "nowhere", tmp_path, tmp_path / "file"):
+        with pytest.raises(FileMissing):
+            load(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "vocabularies.npz"),
+        (b"not a zip archive", "vocabularies.npz"),
+        (b"PK\x03\x04 not one either", "vocabularies.npz"),
+    ],
+)
+def test_a_vocabulary_file_that_cannot_be_read_is_refused(
+    source: Path, content: bytes, message: str
+) -> None:
+    """The digest is right: it was written so."""
+    (source / VOCABULARIES_FILE).write_bytes(content)
+    describe(source)
+    with pytest.raises(ManifestInvalid, match=message):
+        load(source)
+
+
+def test_other_arrays_than_promised_are_refused(source: Path) -> None:
+    np.savez(source / VOCABULARIES_FILE, other=np.zeros(3))
+    describe(source)
+    with pytest.raises(ManifestInvalid, match=r"vocabularies\.npz.*item\.id"):
+        load(source)
+
+    with (source / VOCABULARIES_FILE).open("wb") as file:
+        np.save(file, np.zeros(3))
+    describe(source)
+    with pytest.raises(ManifestInvalid, match=r"vocabularies\.npz"):
+        load(source)
+
+    pickled: Any = {"item.id": np.array([{}], object)}
+    with (source / VOCABULARIES_FILE).open("wb") as file:
+        np.savez(file, **pickled)  # a pickle: never run
+    describe(source)
+    with pytest.raises(ManifestInvalid, match=r"vocabularies\.npz: .*pickle"):
+        load(source)
+
+
+def test_golden_rows_that_cannot_be_read_are_refused(source: Path) -> None:
+    np.savez(source / GOLDEN_FILE, users=np.zeros(3))
+    describe(source)
+    with pytest.raises(ManifestInvalid, match=r"golden\.npz"):
+        load(source).golden()
+
+
+def test_a_vocabulary_of_another_size_is_refused(source: Path) -> None:
+    smaller: Any = {"item.id": np.arange(3, dtype=np.uint64)}
+    np.savez(source / VOCABULARIES_FILE, **smaller)
+    describe(source)
+    bundle = load(source)
+    with pytest.raises(ManifestInvalid, match=r"item\.id: vocabulary is of size 3, expected 5"):
+        bundle.encoder()
+
+
+def test_digest(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"abc")
+    found = digest(path)
+    assert found.bytes == 3
+    assert found.sha256 == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -1,0 +1,119 @@
+"""The in-process tier: what is found is what was put, for as long as it may be believed."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bundle.rows import Decoded
+from service.features.cache import NOT_CACHED, CachedRows, RowCache, describe
+from tests.unit.service.features.fake_store import LAYOUTS
+
+LAYOUT = LAYOUTS["item"]
+PRICE = LAYOUT.slots["price"].start
+
+
+def rows(prices: list[float | None]) -> CachedRows:
+    """Rows with these prices; None is an id that the store does not know."""
+    packed = LAYOUT.pack({"price": prices}, len(prices))
+    found = np.array([price is not None for price in prices], bool)
+    nothing = np.zeros(len(prices), bool)
+    return describe(LAYOUT, Decoded(packed, found, nothing, nothing))
+
+
+def price_of(cache: RowCache, entity_id: str, now: float) -> float | None:
+    """The cached price; None when there is no row, NaN when it is known that there is none."""
+    slots = cache.find([entity_id], now)
+    if slots[0] == NOT_CACHED:
+        return None
+    taken = cache.take(slots)
+    price = float(taken.rows["numbers"][0, PRICE])
+    assert taken.found[0] == (not np.isnan(price))
+    assert taken.content[0] == LAYOUT.content_hash(taken.rows)[0]
+    assert taken.complete[0] == LAYOUT.complete(taken.rows)[0]
+    return price
+
+
+ids = st.sampled_from("abcdefgh")
+steps = st.one_of(
+    st.tuples(
+        st.just("put"), st.lists(ids, min_size=1, max_size=5, unique=True), st.integers(0, 9)
+    ),
+    st.tuples(st.just("drop"), ids, st.none()),
+    st.tuples(st.just("find"), st.lists(ids, max_size=5), st.none()),
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.integers(0, 2000), st.lists(steps, max_size=40))
+def test_what_is_found_is_what_was_put_last(capacity_bytes: int, script: list[tuple]) -> None:  # type: ignore[type-arg]
+    cache = RowCache(LAYOUT, capacity_bytes)
+    truth: dict[str, float] = {}
+    for number, (step, about, value) in enumerate(script):
+        now = float(number)
+        if step == "put":
+            cache.put(about, rows([float(value)] * len(about)), now, ttl_s=1000.0)
+            truth |= dict.fromkeys(about, float(value))
+        elif step == "drop":
+            cache.drop(about)
+            truth.pop(about, None)
+        else:
+            cache.find(about, now)
+        for entity_id in "abcdefgh":
+            found = price_of(cache, entity_id, now)
+            assert found is None or found == truth[entity_id]
+        if step == "put":
+            assert price_of(cache, about[-1], now) is not None
+    assert len(cache) <= max(2, capacity_bytes // LAYOUT.dtype.itemsize)
+
+
+def test_rows_expire() -> None:
+    cache = RowCache(LAYOUT, 1 << 16)
+    cache.put(["a"], rows([1.0]), now=100.0, ttl_s=10.0)
+    assert price_of(cache, "a", 108.9) == 1.0
+    assert price_of(cache, "a", 110.1) is None
+    cache.put(["a"], rows([2.0]), now=120.0, ttl_s=10.0)
+    assert price_of(cache, "a", 121.0) == 2.0
+
+
+def test_rows_that_came_together_do_not_expire_together() -> None:
+    cache = RowCache(LAYOUT, 1 << 16)
+    many = [str(each) for each in range(100)]
+    cache.put(many, rows([1.0] * 100), now=0.0, ttl_s=100.0)
+    gone = [int((cache.find(many, now) == NOT_CACHED).sum()) for now in (89.0, 95.0, 100.1)]
+    assert gone[0] == 0
+    assert 0 < gone[1] < 100
+    assert gone[2] == 100
+
+
+def test_that_there_is_no_row_is_known_too() -> None:
+    cache = RowCache(LAYOUT, 1 << 16)
+    cache.put(["a", "b"], rows([None, 1.0]), now=0.0, ttl_s=10.0)
+    found = cache.take(cache.find(["a", "b"], 1.0)).found
+    assert found.tolist() == [False, True]
+
+
+def test_what_was_taken_does_not_change_afterwards() -> None:
+    cache = RowCache(LAYOUT, 1 << 16)
+    cache.put(["a"], rows([1.0]), now=0.0, ttl_s=10.0)
+    taken = cache.take(cache.find(["a"], 0.0))
+    cache.put(["a"], rows([2.0]), now=0.0, ttl_s=10.0)
+    assert taken.rows["numbers"][0, PRICE] == 1.0
+    taken.rows["numbers"][0, PRICE] = 3.0
+    assert price_of(cache, "a", 0.0) == 2.0
+
+
+def test_a_scan_does_not_drive_out_what_is_in_use() -> None:
+    cache = RowCache(LAYOUT, 12 * (LAYOUT.dtype.itemsize + 200))
+    hot = ["a", "b", "c", "d"]
+    cache.put(hot, rows([1.0] * 4), now=0.0, ttl_s=1e6)
+    for each in range(200):
+        assert (cache.find(hot, 0.0) != NOT_CACHED).all()
+        new = [f"x{2 * each}", f"x{2 * each + 1}"]
+        cache.put(new, rows([2.0] * 2), now=0.0, ttl_s=1e6)
+
+
+def test_an_id_that_is_not_given_is_never_cached() -> None:
+    cache = RowCache(LAYOUT, 1 << 16)
+    assert cache.find([None, "a"], 0.0).tolist() == [NOT_CACHED, NOT_CACHED]
