@@ -65,13 +65,13 @@ class Fusion(_Wire):
 
 
 Candidates = Annotated[
-    Annotated[CandidateColumns, Tag("columns")]
-    | Annotated[list[CandidateRow], Tag("rows"), Field(min_length=1)],
-    Discriminator(lambda value: "rows" if isinstance(value, list) else "columns"),
+    Annotated[CandidateColumns, Tag("#columns")]
+    | Annotated[list[CandidateRow], Tag("#rows"), Field(min_length=1)],
+    Discriminator(lambda value: "#rows" if isinstance(value, list) else "#columns"),
 ]
 FusionChoice = Annotated[
-    Annotated[str, Tag("by name")] | Annotated[Fusion, Tag("object")],
-    Discriminator(lambda value: "by name" if isinstance(value, str) else "object"),
+    Annotated[str, Tag("#name")] | Annotated[Fusion, Tag("#object")],
+    Discriminator(lambda value: "#name" if isinstance(value, str) else "#object"),
 ]
 
 

@@ -18,7 +18,14 @@ from service import schemas
 from service.errors import FieldError, InvalidRequest, TooManyCandidates
 from service.values import Degradation, Explanation, FusionChoice, Id, Query, Ranked, Scored
 
-_UNION_TAGS = {"rows", "columns", "by name", "object"}
+_UNION_TAGS = {"#rows", "#columns", "#name", "#object"}
+_ID_TAGS = {"constrained-str", "constrained-int"}
+_MESSAGES = {
+    "extra_forbidden": "no such field",
+    "model_type": "must be an object",
+    "dict_type": "must be an object",
+    "list_type": "must be a list",
+}
 _ID_TYPES = {"string_type", "int_type"}
 
 
@@ -131,20 +138,14 @@ def _field_errors(error: ValidationError) -> list[FieldError]:
     found: dict[str, str] = {}
     for each in error.errors(include_url=False, include_context=False, include_input=False):
         parts = [part for part in each["loc"] if part not in _UNION_TAGS]
-        message = each["msg"].removeprefix("Value error, ")
-        if (
-            parts
-            and isinstance(parts[-1], str)
-            and parts[-1].startswith(("constrained", "str", "int"))
-        ):
-            parts.pop()  # the member of the union that an id was tried as
+        message = _MESSAGES.get(each["type"], each["msg"].removeprefix("Value error, "))
+        if parts and parts[-1] in _ID_TAGS:  # the member of the union that an id was tried as
+            parts.pop()
             if each["type"] in _ID_TYPES:
                 message = "must be a string or an integer"
         if each["type"] == "too_short" and parts[0] == "candidates":
             parts, message = ["candidates", "ids"], "at least one id is needed"
-        if each["type"] == "extra_forbidden":
-            message = "no such field"
-        found.setdefault(_path(parts), message)
+        found.setdefault(_path(parts) or "body", message)
     return [FieldError(loc, msg) for loc, msg in found.items()]
 
 

@@ -102,7 +102,7 @@ class FeatureSource:
         self._caches: dict[str, RowCache] = {}
         self._generation = store.generation
         self._reading: set[_Read] = set()
-        self._late: set[asyncio.Task[list[bytes | None]]] = set()
+        self._reads: set[asyncio.Task[list[bytes | None]]] = set()
         self._following: asyncio.Task[None] | None = None
         self._cached = {e: metrics.feature_rows.labels(e, "cached") for e in ("user", "item")}
 
@@ -181,18 +181,18 @@ class FeatureSource:
         # A read is waited for, never cancelled: an abandoned command would leave its answer in
         # the connection, and the next caller would get another id's features.
         read = asyncio.ensure_future(self.store.get_many(keys))
-        done, _ = await asyncio.wait({read}, timeout=max(budget_s, 0.0))
+        self._reads.add(read)
+        read.add_done_callback(self._reads.discard)
+        try:
+            done, _ = await asyncio.wait({read}, timeout=max(budget_s, 0.0))
+        except asyncio.CancelledError:
+            read.add_done_callback(_report_late)
+            raise
         if not done:
-            self._late.add(read)
-            read.add_done_callback(self._finish_late)
+            read.add_done_callback(_report_late)
             late = TimeoutError(f"no answer within {budget_s * 1000:.0f} ms")
             raise FeatureStoreUnavailable(f"{self.store.name}: {late}") from late
         return read.result()
-
-    def _finish_late(self, read: asyncio.Task[list[bytes | None]]) -> None:
-        self._late.discard(read)
-        if not read.cancelled() and (error := read.exception()) is not None:
-            log.warning("a late read of the feature store failed: %s", error)
 
     def _forget(self, keys: Iterable[str]) -> None:
         for key in keys:
@@ -216,13 +216,19 @@ class FeatureSource:
         return [f"{entity}_{bad}" for bad in ("foreign_layout", "corrupt") if outcomes[bad]]
 
     async def close(self) -> None:
-        """Stop following, let late reads end, then close the store."""
+        """Stop following, let reads end, then close the store."""
         if self._following is not None:
             self._following.cancel()
             await asyncio.gather(self._following, return_exceptions=True)
-        if self._late:
-            await asyncio.wait(self._late)
+        if self._reads:
+            await asyncio.wait(self._reads)
         await self.store.close()
+
+
+def _report_late(read: asyncio.Task[list[bytes | None]]) -> None:
+    """Nobody waits for this read any more; if it fails, the log says so."""
+    if not read.cancelled() and (error := read.exception()) is not None:
+        log.warning("a late read of the feature store failed: %s", error)
 
 
 class _Wanted:

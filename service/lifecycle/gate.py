@@ -133,6 +133,8 @@ def replay(stages: StagedModel, encoder: Encoder, golden: Golden, tasks: tuple[s
     if not np.isfinite(scores).all():
         bad = tasks[int(np.argmin(np.isfinite(scores).all(axis=0)))]
         raise Refused("scores_not_finite", f"golden rows give scores that are not finite: {bad}")
+    if not len(scores) or not np.isfinite(golden.scores).all():
+        raise Refused("golden_mismatch", "the golden scores are none, or not finite")
     difference = np.abs(scores - golden.scores) / np.maximum(np.abs(golden.scores), 1.0)
     if (worst := float(difference.max())) > GOLDEN_TOLERANCE:
         task = tasks[int(difference.max(axis=0).argmax())]
@@ -154,6 +156,8 @@ def compile_fusions(directory: Path, manifest: Manifest) -> Mapping[str, Compile
     Raises:
         Refused: a file is wrong, or names a task or feature that the version lacks.
     """
+    if not directory.is_dir():
+        return {}  # a model without formulas can be asked for scores
     kinds = {feature.key: feature.kind for feature in manifest.features.features}
     try:
         return {

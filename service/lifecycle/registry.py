@@ -225,5 +225,5 @@ def _fingerprint(directory: Path) -> Fingerprint:
     """Names, sizes and times of the files of a directory: changes whenever one of them does."""
     if not directory.is_dir():
         return frozenset()
-    stats = ((path.name, path.stat()) for path in directory.iterdir())
+    stats = ((path.name, path.lstat()) for path in directory.iterdir())
     return frozenset((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)

@@ -13,8 +13,9 @@ import itertools
 import logging
 import time
 from collections.abc import Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -188,12 +189,27 @@ class Batcher:
         rows = sum(segment.rows for segment in segments)
         self._run_ends = started + self.cost.predict(rows)
         loop = asyncio.get_running_loop()
-        self._executor.submit(self._run_and_report, loop, segments, started)
+        try:
+            run = self._executor.submit(self._run, segments)
+        except RuntimeError as error:  # the executor is shut down
+            lost: list[Scores | Exception] = [error] * len(segments)
+            loop.call_soon(self._finish_run, segments, started, lost)
+        else:
+            run.add_done_callback(partial(self._report, loop, segments, started))
 
-    def _run_and_report(
-        self, loop: asyncio.AbstractEventLoop, segments: list[_Segment], started: float
+    def _report(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        segments: list[_Segment],
+        started: float,
+        run: Future[list[Scores | Exception]],
     ) -> None:
-        outcomes = self._run(segments)
+        """Hand a run's outcomes to the event loop; called where the run has ended."""
+        outcomes: list[Scores | Exception]
+        if run.cancelled():
+            outcomes = [RuntimeError("the run was given up")] * len(segments)
+        else:
+            outcomes = run.result()
         loop.call_soon_threadsafe(self._finish_run, segments, started, outcomes)
 
     def _form_batch(self, now: float) -> list[_Segment]:
@@ -201,8 +217,8 @@ class Batcher:
         room = self._row_budget
         while self._queue and room:
             job = self._queue[0][2]
-            if job.future.done():  # its client has left, or an earlier part of it failed
-                self._forget(job, "abandoned")
+            if job.future.done():  # an earlier part of it failed
+                self._wait_more(-job.waiting_rows)
                 heapq.heappop(self._queue)
                 continue
             if job.started is None and now + self.cost.predict(len(job.items)) > job.deadline:
@@ -269,18 +285,24 @@ class Batcher:
         new = [segment.job for segment in segments if segment.job.user_tensor is None]
         if new:
             tensors = self._stages.user(Encoded.concatenate([job.users for job in new]))
+            _check_rows("user tensors", tensors, len(new))
             for row, job in enumerate(new):
                 job.user_tensor = tensors[row : row + 1]
         items = self._stages.item(
             Candidates.concatenate([s.job.items.take(slice(s.start, s.stop)) for s in segments])
         )
         counts = [segment.rows for segment in segments]
+        _check_rows("item tensors", items, sum(counts))
         user_row = np.repeat(np.arange(len(segments)), counts)
         user_tensor = np.concatenate(
             [s.job.user_tensor for s in segments if s.job.user_tensor is not None]
         )
         scores = self._stages.joint(user_tensor, items, user_row)
-        if len(scores) != sum(counts):
-            raise ValueError(f"{len(scores)} score rows for {sum(counts)} candidates")
+        _check_rows("score rows", scores, sum(counts))
         ends = itertools.accumulate(counts)
         return [scores[end - rows : end] for rows, end in zip(counts, ends, strict=True)]
+
+
+def _check_rows(what: str, found: npt.NDArray[np.float32], expected: int) -> None:
+    if len(found) != expected:  # would be broadcast, or give one request the rows of another
+        raise ValueError(f"{len(found)} {what} where {expected} are due")

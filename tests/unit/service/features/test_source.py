@@ -283,7 +283,6 @@ def test_closing_waits_for_late_reads(caplog: pytest.LogCaptureFixture) -> None:
     assert "a late read of the feature store failed" in caplog.text
 
 
-@pytest.mark.xfail(strict=True, reason="a read whose request was cancelled is not remembered")
 def test_closing_waits_for_reads_whose_request_has_left() -> None:
     async def test(bench: Bench) -> None:
         bench.store.open.clear()

@@ -193,16 +193,13 @@ def more(rows: Array) -> Array:
     return np.concatenate((rows, rows[:1]))
 
 
-user_rows = pytest.mark.xfail(strict=True, reason="the number of user tensors is not checked")
-
-
 @pytest.mark.parametrize(
     ("stage", "reshape", "together"),
     [
         ("user", fewer, 1),
-        pytest.param("user", fewer, 2, marks=user_rows),
-        pytest.param("user", more, 1, marks=user_rows),
-        pytest.param("user", more, 2, marks=user_rows),
+        pytest.param("user", fewer, 2),
+        pytest.param("user", more, 1),
+        pytest.param("user", more, 2),
         *((s, r, n) for s in ("item", "joint") for r in (fewer, more) for n in (1, 2)),
     ],
 )
@@ -222,7 +219,6 @@ def test_another_number_of_rows_is_a_failure(
     on_bench(test)
 
 
-@pytest.mark.xfail(strict=True, reason="the number of item tensors is not checked")
 def test_one_item_row_is_not_spread_over_all() -> None:
     """numpy and ONNX would broadcast it: every candidate would get the first one's scores."""
 
@@ -400,7 +396,6 @@ class Broken(ByHand):
         return super().submit(fn, *args, **kwargs)
 
 
-@pytest.mark.xfail(strict=True, reason="a run that is lost is not answered")
 def test_a_broken_executor_leaves_nobody_hanging() -> None:
     threads = Broken()
 
