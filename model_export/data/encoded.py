@@ -1,0 +1,113 @@
+"""Encoded sets: impressions packed and encoded as serving does, ready to be batched for torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from bundle.encoding import Encoded, Encoder
+from bundle.errors import ValueRejected
+from bundle.rows import Rows
+from bundle.schema import Entity
+from model_export.data.impressions import Impressions
+from model_export.data.tasks import TaskDeclaration, labels_and_masks
+from model_export.errors import DataInvalid
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Candidate rows for torch, each distinct impression and item once.
+
+    Attributes:
+        user_ids: int32 [U, K]. user_numbers: float32 [U, M].
+        item_ids: int32 [I, K']. item_numbers: float32 [I, M'].
+        user_row, item_row: int64 [N].
+        labels: float32 [N, T]. masks: bool [N, T].
+    """
+
+    user_ids: torch.Tensor
+    user_numbers: torch.Tensor
+    item_ids: torch.Tensor
+    item_numbers: torch.Tensor
+    user_row: torch.Tensor
+    item_row: torch.Tensor
+    labels: torch.Tensor
+    masks: torch.Tensor
+
+
+@dataclass(frozen=True)
+class EncodedSet:
+    """One part of a data set, encoded.
+
+    Attributes:
+        users: [U] impressions, user side. items: [I] items.
+        user_row, item_row, groups: int64 [N].
+        labels: float32 [N, T]. masks: bool [N, T].
+    """
+
+    users: Encoded
+    items: Encoded
+    user_row: npt.NDArray[np.int64]
+    item_row: npt.NDArray[np.int64]
+    groups: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.float32]
+    masks: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.user_row)
+
+    def batch(self, rows: npt.NDArray[np.int64] | slice) -> Batch:
+        """The selected candidate rows, in that order."""
+        users, user_row = np.unique(self.user_row[rows], return_inverse=True)
+        items, item_row = np.unique(self.item_row[rows], return_inverse=True)
+        user, item = self.users.take(users), self.items.take(items)
+        return Batch(
+            user_ids=torch.from_numpy(user.ids),
+            user_numbers=torch.from_numpy(user.numbers),
+            item_ids=torch.from_numpy(item.ids),
+            item_numbers=torch.from_numpy(item.numbers),
+            user_row=torch.from_numpy(user_row),
+            item_row=torch.from_numpy(item_row),
+            labels=torch.from_numpy(self.labels[rows]),
+            masks=torch.from_numpy(self.masks[rows]),
+        )
+
+
+def pack(impressions: Impressions, entity: Entity, encoder: Encoder) -> Rows:
+    """Pack the raw values of one entity that the model reads: [U] or [I] rows.
+
+    Raises:
+        DataInvalid: a column is absent, or a value does not fit its kind.
+    """
+    layout = encoder.layouts[entity]
+    columns = {name: impressions.column(entity, name) for name in layout.slots}
+    try:
+        return layout.pack(columns, impressions.count(entity))
+    except ValueRejected as error:
+        raise DataInvalid(f"features: {entity}.{error}") from error
+
+
+def encode(
+    impressions: Impressions, tasks: Sequence[TaskDeclaration], encoder: Encoder
+) -> EncodedSet:
+    """Encode one part of a data set.
+
+    Raises:
+        DataInvalid: a column is absent, or a feature value or label does not fit.
+    """
+    labels, masks = labels_and_masks(tasks, impressions.outcomes)
+    return EncodedSet(
+        users=encoder.user(
+            pack(impressions, "user", encoder), pack(impressions, "context", encoder)
+        ),
+        items=encoder.item(pack(impressions, "item", encoder)),
+        user_row=impressions.user_row,
+        item_row=impressions.item_row,
+        groups=impressions.groups,
+        labels=labels,
+        masks=masks,
+    )

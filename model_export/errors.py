@@ -1,0 +1,30 @@
+"""What can go wrong on the way from a configuration to a bundle.
+
+TrainingError
+  ConfigInvalid     the YAML does not parse, or a field is wrong; names the field
+  DataInvalid       the data cannot be fetched, or a column, row or value does not fit
+  RunUnusable     a run directory that holds no finished training
+  ParityFailed      the exported graphs do not give torch's scores
+"""
+
+from __future__ import annotations
+
+
+class TrainingError(Exception):
+    """A model that could not be trained, exported or published."""
+
+
+class ConfigInvalid(TrainingError):
+    """The configuration does not parse, or one of its fields is wrong."""
+
+
+class DataInvalid(TrainingError):
+    """The data cannot be fetched, or does not fit what the configuration says of it."""
+
+
+class RunUnusable(TrainingError):
+    """The run directory holds no finished training, or is something else."""
+
+
+class ParityFailed(TrainingError):
+    """The exported graphs do not give the scores that torch gives."""

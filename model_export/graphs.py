@@ -1,0 +1,152 @@
+"""The three stages of a network as ONNX graphs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+import torch
+from onnxscript import optimizer
+from torch import nn
+from torch.export import Dim
+
+from bundle.encoding import Side, side_layout
+from bundle.manifest import Stage, Stages
+from bundle.schema import FeatureSchema
+from model_export.models.base import MultiTaskModel
+
+OPSET = 20
+_ANY_SIZE = 1 << 40
+# Sizes of the example that is traced. Larger than one, which the exporter would take for constant.
+_USERS, _ITEMS, _ROWS = 3, 4, 5
+
+
+def export_stages(model: MultiTaskModel, schema: FeatureSchema, directory: Path) -> Stages:
+    """Write user.onnx, item.onnx and joint.onnx.
+
+    Every number of users, items and rows may be given at run time. An input without columns is
+    left out of its graph and not listed in the stage.
+    """
+    model.eval()
+    user_inputs, user_tensor = _export_side(model, schema, "user", _USERS, directory)
+    item_inputs, item_tensor = _export_side(model, schema, "item", _ITEMS, directory)
+    joint_items = item_tensor.new_zeros(_ROWS, item_tensor.shape[1])
+    user_row = torch.zeros(_ROWS, dtype=torch.int64)
+    users, rows = Dim("users"), Dim("rows")
+    with torch.inference_mode():
+        scores = model.joint_stage(user_tensor, joint_items, user_row)
+    _export(
+        _JointGraph(model),
+        {"user_tensor": user_tensor, "item_tensor": joint_items, "user_row": user_row},
+        {"user_tensor": {0: users}, "item_tensor": {0: rows}, "user_row": {0: rows}},
+        "task_scores",
+        directory / "joint.onnx",
+    )
+    return Stages(
+        user=_stage("user", user_inputs, "user_tensor", user_tensor),
+        item=_stage("item", item_inputs, "item_tensor", item_tensor),
+        joint=_stage("joint", ("user_tensor", "item_tensor", "user_row"), "task_scores", scores),
+    )
+
+
+class _SideGraph(nn.Module):
+    """The user or the item stage, with only those inputs that have columns."""
+
+    def __init__(self, model: MultiTaskModel, side: Side, has_ids: bool, has_numbers: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.side = side
+        self.has_ids = has_ids
+        self.has_numbers = has_numbers
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        # A stage does not touch an input that has no columns: any tensor stands for it.
+        ids = inputs[0] if self.has_ids else torch.empty(0, 0, dtype=torch.int32)
+        numbers = inputs[-1] if self.has_numbers else torch.empty(0, 0)
+        stage = self.model.user_stage if self.side == "user" else self.model.item_stage
+        return stage(ids, numbers)
+
+
+class _JointGraph(nn.Module):
+    def __init__(self, model: MultiTaskModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, user_tensor: torch.Tensor, item_tensor: torch.Tensor, user_row: torch.Tensor
+    ) -> torch.Tensor:
+        return self.model.joint_stage(user_tensor, item_tensor, user_row)
+
+
+def _export_side(
+    model: MultiTaskModel, schema: FeatureSchema, side: Side, rows: int, directory: Path
+) -> tuple[tuple[str, ...], torch.Tensor]:
+    layout = side_layout(schema, side)
+    example: dict[str, torch.Tensor] = {}
+    if layout.id_width:
+        example["ids"] = torch.ones(rows, layout.id_width, dtype=torch.int32)
+    if layout.number_width:
+        example["numbers"] = torch.zeros(rows, layout.number_width)
+    graph = _SideGraph(model, side, "ids" in example, "numbers" in example)
+    dimension = Dim("users" if side == "user" else "items")
+    _export(
+        graph,
+        example,
+        {"inputs": tuple({0: dimension} for _ in example)},
+        f"{side}_tensor",
+        directory / f"{side}.onnx",
+    )
+    with torch.inference_mode():
+        return tuple(example), graph(*example.values())
+
+
+def _export(
+    graph: nn.Module,
+    example: dict[str, torch.Tensor],
+    dynamic_shapes: dict[str, object],
+    output: str,
+    path: Path,
+) -> None:
+    with _quiet():
+        program = torch.onnx.export(
+            graph.eval(),
+            tuple(example.values()),
+            input_names=list(example),
+            output_names=[output],
+            dynamic_shapes=dynamic_shapes,
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None  # by dynamo=True
+    # Slices and sums of weights become weights: nothing constant is left to run time.
+    optimizer.optimize_ir(program.model, input_size_limit=_ANY_SIZE, output_size_limit=_ANY_SIZE)
+    program.save(str(path), external_data=False)
+    onnx.checker.check_model(str(path), full_check=True)
+
+
+def _stage(name: str, inputs: tuple[str, ...], output: str, tensor: torch.Tensor) -> Stage:
+    return Stage(
+        file=f"{name}.onnx", inputs=inputs, output=output, output_width=int(tensor.shape[1])
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what the exporter prints and warns of; what it raises comes through."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

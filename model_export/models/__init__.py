@@ -1,0 +1,1 @@
+"""Multi-task ranking networks, one method a file, all in three stages."""

@@ -1,0 +1,43 @@
+"""MMoE: multi-gate mixture of experts.
+
+Ma et al., "Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts",
+KDD 2018, equations 6 and 7:
+
+    f^k(x) = sum_i g^k(x)_i f_i(x)        g^k(x) = softmax(W_gk x)        y_k = h^k(f^k(x))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+
+from bundle.manifest import Task
+from bundle.schema import FeatureSchema
+from model_export.models.base import ArchitectureOptions, MultiTaskModel, Width
+from model_export.models.layers import GatedExperts, Towers
+
+
+class MMoEOptions(ArchitectureOptions):
+    """Sizes: `experts` networks f_i with layers of these widths."""
+
+    family: Literal["mmoe"]
+    experts: Annotated[int, Field(ge=1)]
+    expert_layers: Annotated[tuple[Width, ...], Field(min_length=1)]
+
+
+class MMoE(MultiTaskModel):
+    """Equations 6 and 7; a gate for each task."""
+
+    def __init__(self, schema: FeatureSchema, tasks: Sequence[Task], options: MMoEOptions) -> None:
+        widths = options.expert_layers
+        mixture = GatedExperts(options.experts, len(tasks), widths, options.dropout)
+        super().__init__(schema, tasks, options, mixture.first_width)
+        self.mixture = mixture
+        self.towers = Towers(len(tasks), (widths[-1], *options.tower_layers), options.dropout)
+
+    def logits_from_first(self, first: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.towers(self.mixture(first))
+        return logits

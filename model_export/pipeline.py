@@ -1,0 +1,138 @@
+"""The way of an experiment: data -> features -> training -> run -> bundle -> published version."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from bundle import store
+from bundle.encoding import Encoder
+from model_export import config as config_file
+from model_export import fusions, report
+from model_export.config import Config
+from model_export.data import loaders
+from model_export.data.encoded import encode, pack
+from model_export.data.fit import fit
+from model_export.data.impressions import Impressions
+from model_export.export import contents_of, write_bundle
+from model_export.models import families
+from model_export.training import run_directory, trainer
+from model_export.training.evaluation import evaluate
+from model_export.training.run_directory import Examples, RunWriter, Summary
+
+_EXAMPLE_USERS, _EXAMPLE_ROWS = 16, 512
+_SILENT = Console(quiet=True)
+
+
+def run(config: Config | Path, runs: Path, models: Path, console: Console = _SILENT) -> Path:
+    """Train, export and publish; returns the published directory.
+
+    Args:
+        config: a configuration, or the path of one.
+        runs: where the run directory goes.
+        models: the model directory to publish into.
+        console: where progress and results go; nowhere by default.
+
+    Raises:
+        TrainingError: configuration, data or export is wrong; says what.
+    """
+    if isinstance(config, Path):
+        config = config_file.load(config)
+    directory = train(config, runs / config.name, console)
+    export(directory, console)
+    return publish(directory, models, console)
+
+
+def train(config: Config, directory: Path, console: Console = _SILENT) -> Path:
+    """Train one configuration into a run directory; returns the directory.
+
+    Raises:
+        TrainingError: the data cannot be had, or does not fit the configuration.
+    """
+    feed = loaders.load(config.data)
+    report.print_sizes(feed, console)
+    features = fit(config.features, feed.train)
+    encoder = features.encoder()
+    train_set, validation_set, test_set = (
+        encode(part, config.tasks, encoder) for part in (feed.train, feed.validation, feed.test)
+    )
+    tasks = [task.served() for task in config.tasks]
+    writer = RunWriter(directory, config)
+    started = time.monotonic()
+    epochs = 0
+    with torch.random.fork_rng(), _threads(config.training.threads):
+        torch.manual_seed(config.seed)
+        model = families.build(config.architecture, features.schema, tasks)
+        model.fit_label_scale(train_set.labels, train_set.masks)
+        for epoch in trainer.train(model, config, train_set, validation_set, console):
+            writer.metrics(vars(epoch))
+            epochs = epoch.number
+        test = evaluate(model, tasks, test_set)
+    writer.metrics({"test": test})
+    summary = Summary(
+        dataset=feed.description,
+        sizes=feed.sizes(),
+        epochs=epochs,
+        seconds=round(time.monotonic() - started, 2),
+        test=test,
+    )
+    writer.finish(model, features, _examples(feed.test, encoder), (feed.users, feed.items), summary)
+    report.print_summary(config, summary, console)
+    return directory
+
+
+def export(directory: Path, console: Console = _SILENT) -> Path:
+    """Export a finished run into `bundle/` inside its directory; returns that.
+
+    Raises:
+        RunUnusable: there is no finished training.
+        ParityFailed: the exported graphs do not give torch's scores.
+    """
+    target = directory / "bundle"
+    manifest = write_bundle(contents_of(run_directory.read(directory)), target)
+    report.print_parity(manifest.parity, console)
+    return target
+
+
+def publish(directory: Path, models: Path, console: Console = _SILENT) -> Path:
+    """Publish the exported bundle of a run, and its fusion formula if the model has none.
+
+    Raises:
+        BundleError: the bundle is not there or does not verify.
+    """
+    published = store.publish(directory / "bundle", models)
+    console.print(f"published: {published}", highlight=False, soft_wrap=True)
+    fusion = run_directory.read_config(directory).fusion
+    if fusion is not None:
+        file = fusions.default_file(published.parent)
+        written = fusions.write_default(fusion, file)
+        note = "" if written else " is there already and stays as it is"
+        console.print(f"formula:   {file}{note}", highlight=False, soft_wrap=True)
+    return published
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _examples(part: Impressions, encoder: Encoder) -> Examples:
+    """Rows spread evenly over a part: their impressions and their items."""
+    rows = np.linspace(0, len(part) - 1, _EXAMPLE_ROWS).astype(np.int64)
+    impressions = part.user_row[rows[:: _EXAMPLE_ROWS // _EXAMPLE_USERS]]
+    return Examples(
+        users=pack(part, "user", encoder)[impressions],
+        contexts=pack(part, "context", encoder)[impressions],
+        items=pack(part, "item", encoder)[part.item_row[rows]],
+    )

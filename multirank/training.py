@@ -1,0 +1,99 @@
+"""`multirank train`, `export`, `publish`, `run` and `compare`: from a YAML file to a version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+ConfigFile = Annotated[Path, typer.Argument(help="YAML file, such as examples/movielens.yaml")]
+Runs = Annotated[Path, typer.Option(help="Where run directories are")]
+Models = Annotated[
+    Path, typer.Option(envvar="MULTIRANK_MODELS_DIR", help="Where published models are")
+]
+_RUNS, _MODELS = Path("runs"), Path("models")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the training commands to the command line."""
+    for command in (run, train, export, publish, compare):
+        app.command()(command)
+
+
+def run(config: ConfigFile, runs: Runs = _RUNS, models: Models = _MODELS) -> None:
+    """Train, export and publish."""
+    with _reported():
+        from model_export import pipeline
+
+        pipeline.run(config, runs, models, Console())
+
+
+def train(config: ConfigFile, runs: Runs = _RUNS) -> None:
+    """Train into a run directory and evaluate on held-out data."""
+    with _reported():
+        from model_export import config as config_file
+        from model_export import pipeline
+
+        loaded = config_file.load(config)
+        directory = pipeline.train(loaded, runs / loaded.name, Console())
+        typer.echo(f"run: {directory}")
+
+
+def export(config: ConfigFile, runs: Runs = _RUNS) -> None:
+    """Export the finished run of a configuration as a bundle, and check it against torch."""
+    with _reported():
+        from model_export import config as config_file
+        from model_export import pipeline
+
+        bundle = pipeline.export(runs / config_file.load(config).name, Console())
+        typer.echo(f"bundle: {bundle}")
+
+
+def publish(config: ConfigFile, runs: Runs = _RUNS, models: Models = _MODELS) -> None:
+    """Publish the exported bundle of a configuration as the next version of its model."""
+    with _reported():
+        from model_export import config as config_file
+        from model_export import pipeline
+
+        pipeline.publish(runs / config_file.load(config).name, models, Console())
+
+
+def compare(
+    configs: Annotated[list[Path], typer.Argument(help="YAML files")],
+    seeds: Annotated[
+        str, typer.Option(help="Comma-separated seeds; each file's own when left out")
+    ] = "",
+    runs: Runs = _RUNS,
+) -> None:
+    """Print held-out metrics of several configurations side by side; trains what is not there."""
+    try:
+        numbers = [int(seed) for seed in seeds.split(",") if seed]
+    except ValueError as error:
+        raise typer.BadParameter(f"--seeds: expected numbers such as 1,2,3: {error}") from error
+    with _reported():
+        from model_export import comparison
+
+        comparison.compare(configs, numbers, runs, Console())
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    """End the command with a message, not a traceback, on errors that a person can mend."""
+    try:
+        import onnxscript  # noqa: F401
+        import torch  # noqa: F401
+    except ModuleNotFoundError as error:
+        typer.echo(f"{error.name} is not installed: pip install 'multirank[train]'", err=True)
+        raise typer.Exit(1) from error
+    from bundle.errors import BundleError
+    from model_export.errors import TrainingError
+
+    try:
+        yield
+    except (TrainingError, BundleError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error

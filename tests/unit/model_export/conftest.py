@@ -1,0 +1,42 @@
+"""One torch thread for these small networks: more would only wait for each other."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from model_export import config, pipeline
+from model_export.config import Config
+from tests.unit.model_export import experiments
+
+
+@pytest.fixture(scope="package", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="package")
+def tiny_config() -> Config:
+    return config.parse(experiments.tiny(), "tiny")
+
+
+@pytest.fixture(scope="package")
+def tiny_run(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run directory of the tiny experiment, not to be changed."""
+    return pipeline.train(tiny_config, tmp_path_factory.mktemp("runs") / "tiny")
+
+
+@pytest.fixture(scope="package")
+def exported_run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run with its bundle, not to be changed."""
+    directory = tmp_path_factory.mktemp("exported") / "tiny"
+    shutil.copytree(tiny_run, directory)
+    pipeline.export(directory)
+    return directory

@@ -1,0 +1,128 @@
+"""Small networks of every family, over a schema with every kind of feature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import TypeAdapter
+
+from bundle.encoding import Encoded, Encoder, Vocabularies
+from bundle.manifest import Task
+from bundle.rows import Rows, hash_value
+from bundle.schema import (
+    Bucketised,
+    Categorical,
+    DenseVector,
+    FeatureSchema,
+    IdList,
+    Number,
+)
+from model_export.models import families
+from model_export.models.base import MultiTaskModel
+
+SCHEMA = FeatureSchema(
+    features=(
+        Number(name="age", entity="user", mean=30, std=10),
+        IdList(name="history", entity="user", shares="item.item_id", max_length=4),
+        Categorical(name="city", entity="user", hash_buckets=7),
+        Bucketised(name="hour", entity="context", boundaries=(6, 12, 18)),
+        Categorical(name="item_id", entity="item", vocabulary_size=5),
+        IdList(name="genres", entity="item", hash_buckets=11, max_length=3),
+        Number(name="price", entity="item", mean=5, std=2),
+        DenseVector(name="content", entity="item", dimension=3),
+    )
+)
+VOCABULARIES: Vocabularies = {
+    "item.item_id": np.array([hash_value(item) for item in "abcde"], np.uint64)
+}
+TASKS = (
+    Task(name="click", kind="binary"),
+    Task(name="like", kind="binary"),
+    Task(name="watch_seconds", kind="regression"),
+)
+SIZES = {"embedding_width": 4, "tower_layers": (5,)}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "shared_bottom": {"family": "shared_bottom", "bottom_layers": (8, 6)},
+    "shared_bottom_no_tower": {
+        "family": "shared_bottom",
+        "bottom_layers": (8,),
+        "tower_layers": (),
+    },
+    "mmoe": {"family": "mmoe", "experts": 4, "expert_layers": (8, 6)},
+    "mmoe_one_layer": {"family": "mmoe", "experts": 3, "expert_layers": (8,)},
+    "cgc": {"family": "ple", "task_experts": 2, "shared_experts": 1, "levels": ((8, 6),)},
+    "ple": {"family": "ple", "task_experts": 1, "shared_experts": 2, "levels": ((8, 6), (5,))},
+    "ple_three_levels": {
+        "family": "ple",
+        "task_experts": 2,
+        "shared_experts": 3,
+        "levels": ((8,), (6, 4), (5,)),
+    },
+}
+
+
+def build(
+    family: str, schema: FeatureSchema = SCHEMA, seed: int = 0, **sizes: object
+) -> MultiTaskModel:
+    """A network of the family, in evaluation mode, its regression label scaled."""
+    options: Any = TypeAdapter(families.Architecture).validate_python(
+        {**SIZES, **FAMILIES[family], **sizes}
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = families.build(options, schema, TASKS)
+        for name, parameter in model.named_parameters():
+            # Biases near zero and small embeddings would hide which input matters.
+            torch.nn.init.normal_(parameter, std=0.4 if "bias" not in name else 0.1)
+    labels = np.array([[0, 0, 10], [1, 1, 50]], np.float32)
+    model.fit_label_scale(labels, np.ones_like(labels, bool))
+    return model.eval()
+
+
+def users(count: int, seed: int = 0) -> tuple[Rows, Rows]:
+    """Packed rows of users and their contexts, some values missing or unknown."""
+    rng = np.random.default_rng(seed)
+    encoder = Encoder(SCHEMA, VOCABULARIES)
+    history = [list(rng.choice(list("abcdexyz"), rng.integers(5))) for _ in range(count)]
+    columns: dict[str, Sequence[Any]] = {
+        "age": [None if row % 5 == 4 else float(rng.integers(90)) for row in range(count)],
+        "history": [None if row % 7 == 3 else ids for row, ids in enumerate(history)],
+        "city": [f"city {number}" for number in rng.integers(20, size=count)],
+    }
+    hours = {"hour": rng.uniform(0, 24, count).tolist()}
+    return (
+        encoder.layouts["user"].pack(columns, count),
+        encoder.layouts["context"].pack(hours, count),
+    )
+
+
+def items(count: int, seed: int = 0) -> Rows:
+    """Packed rows of items, some values missing or unknown."""
+    rng = np.random.default_rng(seed)
+    columns: dict[str, Sequence[Any]] = {
+        "item_id": list(rng.choice(list("abcdexyz"), count)),
+        "genres": [[f"g{number}" for number in rng.integers(9, size=2)] for _ in range(count)],
+        "price": [None if row % 3 == 2 else float(rng.uniform(0, 20)) for row in range(count)],
+        "content": rng.normal(size=(count, 3)).tolist(),
+    }
+    return Encoder(SCHEMA, VOCABULARIES).layouts["item"].pack(columns, count)
+
+
+def encoded(user_count: int, item_count: int, seed: int = 0) -> tuple[Encoded, Encoded]:
+    """The same rows, encoded."""
+    encoder = Encoder(SCHEMA, VOCABULARIES)
+    return encoder.user(*users(user_count, seed)), encoder.item(items(item_count, seed))
+
+
+def logits(
+    model: MultiTaskModel, user: Encoded, item: Encoded, user_row: np.ndarray[Any, Any]
+) -> torch.Tensor:
+    """The network's logits [N, T] for every item row, by torch."""
+    return model.joint_logits(
+        model.user_stage(torch.from_numpy(user.ids), torch.from_numpy(user.numbers)),
+        model.item_stage(torch.from_numpy(item.ids), torch.from_numpy(item.numbers)),
+        torch.from_numpy(np.asarray(user_row, np.int64)),
+    )
