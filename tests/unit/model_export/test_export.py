@@ -160,7 +160,7 @@ def test_an_export_that_fails_leaves_nothing(
 
     monkeypatch.setattr(graphs, "export_stages", fail)
     with pytest.raises(ParityFailed):
-        write_bundle(run_directory.read(tiny_run), tmp_path / "bundle")
+        write_bundle(contents_of(run_directory.read(tiny_run)), tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
 
 
