@@ -40,7 +40,7 @@ def export_stages(model: MultiTaskModel, schema: FeatureSchema, directory: Path)
     users, rows = Dim("users"), Dim("rows")
     with torch.inference_mode():
         scores = model.joint_stage(user_tensor, joint_items, user_row)
-    _export(
+    export_graph(
         _JointGraph(model),
         {"user_tensor": user_tensor, "item_tensor": joint_items, "user_row": user_row},
         {"user_tensor": {0: users}, "item_tensor": {0: rows}, "user_row": {0: rows}},
@@ -94,7 +94,7 @@ def _export_side(
         example["numbers"] = torch.zeros(rows, layout.number_width)
     graph = _SideGraph(model, side, "ids" in example, "numbers" in example)
     dimension = Dim("users" if side == "user" else "items")
-    _export(
+    export_graph(
         graph,
         example,
         {"inputs": tuple({0: dimension} for _ in example)},
@@ -105,7 +105,7 @@ def _export_side(
         return tuple(example), graph(*example.values())
 
 
-def _export(
+def export_graph(
     graph: nn.Module,
     example: dict[str, torch.Tensor],
     dynamic_shapes: dict[str, object],
