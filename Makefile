@@ -24,7 +24,7 @@ $(MODELS)/movielens/1/manifest.json: | install
 
 demo: install ## train on MovieLens, export, publish, serve, and print a ranked list
 	$(BIN)/multirank run examples/movielens.yaml --models $(MODELS)
-	$(BIN)/multirank compare examples/movielens.yaml examples/movielens-shared-bottom.yaml
+	$(BIN)/multirank compare examples/movielens.yaml examples/movielens-shared-bottom.yaml --seeds 1,2,3
 	$(BIN)/multirank demo --user $(USER_ID) --context hour=21 --model movielens --models $(MODELS)
 
 serve: $(MODELS)/movielens/1/manifest.json ## serve the demo's model on PORT (default 8000)

@@ -106,6 +106,10 @@ class RowLayout:
         self.slots: dict[str, Slot] = {
             slot.feature.name: slot for slot in (*hash_slots, *number_slots)
         }
+        self._first_of_each = (
+            np.array([slot.start for slot in hash_slots], np.intp),
+            np.array([slot.start for slot in number_slots], np.intp),
+        )
         padded_numbers = numbers + numbers % 2  # whole 64-bit words, for the checksum
         self.hash_width = hashes
         self.number_width = numbers
@@ -186,27 +190,24 @@ class RowLayout:
             blobs: one stored row, or None, for each id.
         """
         size = self.dtype.itemsize
-        blank = bytes(size)
-        whole = [blob if blob is not None and len(blob) == size else blank for blob in blobs]
-        rows: Rows = np.frombuffer(b"".join(whole), dtype=self.dtype).copy()
+        whole = [blob is not None and len(blob) == size for blob in blobs]
+        if all(whole):
+            present = [blob for blob in blobs if blob is not None]
+        else:
+            blank = bytes(size)
+            present = [b if b is not None and len(b) == size else blank for b in blobs]
+        rows: Rows = np.frombuffer(b"".join(present), dtype=self.dtype).copy()
         checksum = self.content_hash(rows) ^ _mix(rows["written"].view(np.uint64))
-        present = np.fromiter((blob is not None for blob in blobs), bool, len(blobs))
-        lengths_fit = np.fromiter(
-            (blob is not None and len(blob) == size for blob in blobs), bool, len(blobs)
-        )
-        foreign = np.fromiter(
-            (
-                blob is not None and len(blob) >= 8 and blob[:8] != self.digest.tobytes()
-                for blob in blobs
-            ),
-            bool,
-            len(blobs),
-        )
-        intact = lengths_fit & (rows["layout"] == self.digest) & (rows["checksum"] == checksum)
-        if not intact.all():
-            rows[~intact] = self.empty(1)[0]
+        intact = (rows["layout"] == self.digest) & (rows["checksum"] == checksum) & whole
+        if intact.all():
+            none = np.zeros(len(rows), bool)
+            return Decoded(rows=rows, found=intact, foreign=none, corrupt=none)
+        rows[~intact] = self.empty(1)[0]
+        mark = self.digest.tobytes()
+        foreign = np.array([b is not None and len(b) >= 8 and b[:8] != mark for b in blobs], bool)
+        stored = np.array([blob is not None for blob in blobs], bool)
         return Decoded(
-            rows=rows, found=intact, foreign=foreign, corrupt=present & ~intact & ~foreign
+            rows=rows, found=intact, foreign=foreign, corrupt=stored & ~intact & ~foreign
         )
 
     def overlay(self, rows: Rows, inline: Rows) -> None:
@@ -217,8 +218,7 @@ class RowLayout:
 
     def missing(self, rows: Rows) -> npt.NDArray[np.bool_]:
         """Which values `rows` do not have: bool [rows, features], in the order of `slots`."""
-        hashed = [slot.start for slot in self.hash_slots]
-        numeric = [slot.start for slot in self.number_slots]
+        hashed, numeric = self._first_of_each
         return np.concatenate(
             (rows["hashes"][:, hashed] == NO_VALUE, np.isnan(rows["numbers"][:, numeric])), axis=1
         )

@@ -52,6 +52,10 @@ class Pipeline:
         self._features = features
         self._allow_formula = allow_formula
         self._metrics = metrics
+        self._seconds = {
+            stage: metrics.stage_seconds.labels(stage)
+            for stage in ("features", "queue", "score", "fuse")
+        }
 
     async def score(self, query: Query) -> Scored:
         """Score all candidates on all tasks, in the order of the query."""
@@ -80,7 +84,7 @@ class Pipeline:
         ended = time.monotonic()
         scored.timing.fuse_ms = (ended - started) * 1000
         scored.timing.total_ms = (ended - query.arrived) * 1000
-        self._metrics.stage_seconds.labels("fuse").observe(ended - started)
+        self._seconds["fuse"].observe(ended - started)
         return Ranked(
             scored=scored,
             fusion_name=fusion.name,
@@ -106,12 +110,9 @@ class Pipeline:
         answer = await version.batcher.score(users, items, query.deadline)
         ended = time.monotonic()
         self._metrics.candidates.observe(len(query.item_ids))
-        for stage, seconds in (
-            ("features", fetched_at - started),
-            ("queue", answer.queue_s),
-            ("score", answer.run_s),
-        ):
-            self._metrics.stage_seconds.labels(stage).observe(seconds)
+        self._seconds["features"].observe(fetched_at - started)
+        self._seconds["queue"].observe(answer.queue_s)
+        self._seconds["score"].observe(answer.run_s)
         return Scored(
             request_id=query.request_id,
             model=version.manifest.model,
@@ -208,22 +209,21 @@ class _Inputs:
         Args:
             asked_user: whether the user's row was asked for.
         """
-        context = self._encoder.layouts["context"]
-        self._rows = {
-            "user": fetched.users.rows,
-            "context": context.empty(1),
-            "item": fetched.items.rows,
-        }
+        layouts = self._encoder.layouts
+        context = self._inline["context"]
+        if context is None:
+            context = layouts["context"].empty(1)
+        self._rows = {"user": fetched.users.rows, "context": context, "item": fetched.items.rows}
         whole: dict[Entity, npt.NDArray[np.bool_]] = {
             "user": fetched.users.complete,
-            "context": np.array([not context.slots]),
+            "context": layouts["context"].complete(context),
             "item": fetched.items.complete,
         }
-        for entity, inline in self._inline.items():
-            if inline is not None:
-                layout = self._encoder.layouts[entity]
-                layout.overlay(self._rows[entity], inline)
-                whole[entity] = layout.complete(self._rows[entity])
+        stored: tuple[Entity, Entity] = ("user", "item")
+        for entity in stored:
+            if (inline := self._inline[entity]) is not None:
+                layouts[entity].overlay(self._rows[entity], inline)
+                whole[entity] = layouts[entity].complete(self._rows[entity])
         self._content = fetched.items.content
         if self._inline["item"] is not None:
             self._content = np.zeros_like(self._content)
