@@ -190,8 +190,8 @@ class RowLayout:
             blobs: one stored row, or None, for each id.
         """
         size = self.dtype.itemsize
-        whole = [blob is not None and len(blob) == size for blob in blobs]
-        if all(whole):
+        whole = np.array([b is not None and len(b) == size for b in blobs], bool)
+        if whole.all():
             present = [blob for blob in blobs if blob is not None]
         else:
             blank = bytes(size)
