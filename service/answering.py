@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from starlette.types import Receive, Scope, Send
 
+from service.bodies import JSON, BodyFormat, format_of
 from service.errors import (
     BodyTooLarge,
     InvalidRequest,
@@ -30,7 +31,6 @@ from service.wire import new_request_id, parse_query
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer", Scored, Ranked)
 
-_JSON = b"application/json"
 _MAX_REQUEST_ID = 128
 _PATIENCE_S = 0.005
 """How long an answer is worked on before its client is watched for leaving."""
@@ -41,7 +41,7 @@ class Endpoint(Generic[Answer]):
     """An ASGI application that answers one route.
 
     Args:
-        work: what the route does. encode: its answer, as columns or not -> the body.
+        work: what the route does. encode: its answer, as columns or not, in a form -> the body.
     """
 
     def __init__(
@@ -50,13 +50,13 @@ class Endpoint(Generic[Answer]):
         metrics: Metrics,
         route: str,
         work: Callable[[Query], Coroutine[Any, Any, Answer]],
-        encode: Callable[[Answer, bool], bytes],
+        encode: Callable[[Answer, bool, BodyFormat], bytes],
     ) -> None:
         self._settings = settings
         self._metrics = metrics
         self._route = route
         self._work: Callable[[Query], Coroutine[Any, Any, Answer]] = work
-        self._encode: Callable[[Answer, bool], bytes] = encode
+        self._encode: Callable[[Answer, bool, BodyFormat], bytes] = encode
         self._answered = metrics.answers.labels(route, 200, "ok")
         self._seconds = metrics.request_seconds.labels(route)
 
@@ -66,18 +66,20 @@ class Endpoint(Generic[Answer]):
         headers = dict(scope["headers"])
         request_id = headers.get(b"x-request-id", b"").decode("latin-1") or new_request_id()
         try:
-            body = await self._read_body(scope, headers, receive)
+            body, form = await self._read_body(scope, headers, receive)
             query, columns = parse_query(
                 body,
                 _checked(request_id),
                 arrived,
                 self._settings.timeout_ms / 1000,
                 self._settings.max_candidates,
+                form,
             )
             request_id = query.request_id
             answer = await _while_connected(receive, self._work(query))
             self._count_degraded(answer)
-            await _send(send, self._encode(answer, columns), request_id)
+            form = format_of(headers.get(b"accept", b"")) or form
+            await _send(send, self._encode(answer, columns, form), form, request_id)
             self._answered.inc()
         except ServiceError as error:
             await problem(error, request_id)(scope, receive, send)
@@ -94,13 +96,16 @@ class Endpoint(Generic[Answer]):
 
     async def _read_body(
         self, scope: Scope, headers: dict[bytes, bytes], receive: Receive
-    ) -> bytes:
+    ) -> tuple[bytes, BodyFormat]:
         if scope["method"] != "POST":
             raise MethodNotAllowed(f"{scope['path']} takes POST")
-        media_type = headers.get(b"content-type", _JSON).partition(b";")[0].strip().lower()
-        if media_type != _JSON:
-            given = media_type.decode("latin-1")
-            raise UnsupportedMediaType(f"content-type {given!r}; send application/json")
+        media_type = headers.get(b"content-type", JSON.media_type)
+        form = format_of(media_type)
+        if form is None:
+            raise UnsupportedMediaType(
+                f"content-type {media_type.decode('latin-1')!r}; send application/json or "
+                "application/msgpack"
+            )
         most_bytes = self._settings.max_body_bytes
         parts: list[bytes] = []
         size, more = 0, True
@@ -113,7 +118,7 @@ class Endpoint(Generic[Answer]):
             if size > most_bytes:
                 raise BodyTooLarge(f"the body has more than {most_bytes} bytes")
             more = message.get("more_body", False)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return b"".join(parts), form
 
     def _count_degraded(self, answer: Scored | Ranked) -> None:
         scored = answer.scored if isinstance(answer, Ranked) else answer
@@ -131,9 +136,9 @@ def _checked(request_id: str) -> str:
     return request_id
 
 
-async def _send(send: Send, body: bytes, request_id: str) -> None:
+async def _send(send: Send, body: bytes, form: BodyFormat, request_id: str) -> None:
     headers = [
-        (b"content-type", _JSON),
+        (b"content-type", form.media_type),
         (b"content-length", str(len(body)).encode()),
         (b"x-request-id", request_id.encode("latin-1", "replace")),
     ]

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from service import schemas
+from service.bodies import JSON, MSGPACK
 from service.problems import MEDIA_TYPE
 
 _ROUTES: dict[str, tuple[str, tuple[type[BaseModel], type[BaseModel]]]] = {
@@ -52,8 +53,8 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def _operation(path: str, summary: str, answers: tuple[type[BaseModel], ...]) -> dict[str, Any]:
-    request = {"application/json": {"schema": _reference(schemas.RankRequest)}}
-    answer = {"application/json": {"schema": {"anyOf": [_reference(each) for each in answers]}}}
+    request = _bodies(_reference(schemas.RankRequest))
+    answer = _bodies({"anyOf": [_reference(each) for each in answers]})
     responses = {str(s): response for s, response in problems(*_PROBLEM_STATUSES).items()}
     return {
         "summary": summary,
@@ -61,6 +62,10 @@ def _operation(path: str, summary: str, answers: tuple[type[BaseModel], ...]) ->
         "requestBody": {"required": True, "content": request},
         "responses": {"200": {"description": "OK", "content": answer}, **responses},
     }
+
+
+def _bodies(schema: dict[str, Any]) -> dict[str, Any]:
+    return {form.media_type.decode(): {"schema": schema} for form in (JSON, MSGPACK)}
 
 
 def _reference(model: type[BaseModel]) -> dict[str, str]:

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import orjson
 from pydantic import ValidationError
 
 from service import schemas
+from service.bodies import JSON, BodyFormat, listed, numbers
 from service.errors import FieldError, InvalidRequest, TooManyCandidates
 from service.values import Degradation, Explanation, FusionChoice, Id, Query, Ranked, Scored
 
@@ -35,7 +35,12 @@ def new_request_id() -> str:
 
 
 def parse_query(
-    body: bytes, header_id: str | None, arrived: float, timeout_s: float, max_candidates: int
+    body: bytes,
+    header_id: str | None,
+    arrived: float,
+    timeout_s: float,
+    max_candidates: int,
+    form: BodyFormat = JSON,
 ) -> tuple[Query, bool]:
     """Parse and check a request's body.
 
@@ -47,10 +52,10 @@ def parse_query(
         The query, and whether the answer is wanted as columns.
 
     Raises:
-        InvalidRequest: not JSON, or not the schema; names every field that is wrong.
+        InvalidRequest: not of the form, or not of the schema; names every field that is wrong.
         TooManyCandidates: more than `max_candidates`.
     """
-    request, ids = _parse(body)
+    request, ids = _parse(body, form)
     features = _item_features(request.candidates)
     if len(ids) > max_candidates:
         raise TooManyCandidates(
@@ -89,16 +94,16 @@ def parse_query(
     return query, request.format == "columns"
 
 
-def _parse(body: bytes) -> tuple[schemas.RankRequest, Sequence[Id]]:
+def _parse(body: bytes, form: BodyFormat) -> tuple[schemas.RankRequest, Sequence[Id]]:
     """Check a body against the schema.
 
     A column of ids is taken out before and checked here: the schema's own check of each id in
     turn is most of the time that parsing takes.
     """
     try:
-        content = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest.at("body", f"not JSON: {error}") from error
+        content = form.loads(body)
+    except ValueError as error:
+        raise InvalidRequest.at("body", f"not {form.name}: {error}") from error
     candidates = content.get("candidates") if isinstance(content, dict) else None
     ids: Sequence[Id] | None = None
     if isinstance(candidates, dict) and isinstance(candidates.get("ids"), list):
@@ -156,7 +161,7 @@ def _path(parts: Sequence[str | int]) -> str:
     return path.removeprefix(".")
 
 
-def scored_answer(scored: Scored, columns: bool) -> bytes:
+def scored_answer(scored: Scored, columns: bool, form: BodyFormat = JSON) -> bytes:
     """The body of an answer of /score."""
     order = np.arange(len(scored.item_ids))
     answer = _common(scored)
@@ -167,10 +172,10 @@ def scored_answer(scored: Scored, columns: bool) -> bytes:
             {"id": item_id, "tasks": tasks}
             for item_id, tasks in zip(scored.item_ids, _task_rows(scored, order), strict=True)
         ]
-    return _dump(answer)
+    return form.dumps(answer)
 
 
-def ranked_answer(ranked: Ranked, columns: bool) -> bytes:
+def ranked_answer(ranked: Ranked, columns: bool, form: BodyFormat = JSON) -> bytes:
     """The body of an answer of /rank."""
     scored, order = ranked.scored, ranked.order
     answer = _common(scored)
@@ -188,21 +193,19 @@ def ranked_answer(ranked: Ranked, columns: bool) -> bytes:
             "features": {"user": explanation.user_sources, "context": explanation.context_sources},
         }
     if columns:
-        answer |= {"ids": ids, "scores": fused, "tasks": _task_columns(scored, order)}
+        answer |= {"ids": ids, "scores": numbers(fused), "tasks": _task_columns(scored, order)}
         if explanation is not None:
             answer["explain"]["items"] = _explained_rows(explanation, scored, order)
-        return _dump(answer)
+        return form.dumps(answer)
     items: list[dict[str, Any]] = [
         {"id": item_id, "score": score, "tasks": tasks}
-        for item_id, score, tasks in zip(
-            ids, fused.tolist(), _task_rows(scored, order), strict=True
-        )
+        for item_id, score, tasks in zip(ids, listed(fused), _task_rows(scored, order), strict=True)
     ]
     if explanation is not None:
         for item, why in zip(items, _explained_rows(explanation, scored, order), strict=True):
             item["explain"] = why
     answer["items"] = items
-    return _dump(answer)
+    return form.dumps(answer)
 
 
 def _common(scored: Scored) -> dict[str, Any]:
@@ -238,12 +241,11 @@ def _degraded(degraded: Degradation) -> dict[str, Any] | None:
 
 
 def _task_columns(scored: Scored, order: np.ndarray[Any, Any]) -> dict[str, Any]:
-    ordered = np.ascontiguousarray(scored.scores[order].T)
-    return dict(zip(scored.tasks, ordered, strict=True))
+    return dict(zip(scored.tasks, map(numbers, scored.scores[order].T), strict=True))
 
 
 def _task_rows(scored: Scored, order: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
-    return [dict(zip(scored.tasks, row, strict=True)) for row in scored.scores[order].tolist()]
+    return [dict(zip(scored.tasks, row, strict=True)) for row in listed(scored.scores[order])]
 
 
 def _explained_rows(
@@ -253,9 +255,9 @@ def _explained_rows(
     return [
         {
             "contributions": dict(
-                zip(scored.tasks, explanation.contributions[row].tolist(), strict=True)
+                zip(scored.tasks, listed(explanation.contributions[row]), strict=True)
             ),
-            "baseline": float(explanation.baseline[row]),
+            "baseline": listed(explanation.baseline[[row]])[0],
             "rank_without": dict(
                 zip(scored.tasks, explanation.ranks_without[row].tolist(), strict=True)
             ),
@@ -263,7 +265,3 @@ def _explained_rows(
         }
         for row in order.tolist()
     ]
-
-
-def _dump(answer: Mapping[str, Any]) -> bytes:
-    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
