@@ -23,15 +23,15 @@ from service.errors import (
     UnsupportedMediaType,
 )
 from service.metrics import Metrics
-from service.problems import problem
+from service.problems import header_text, problem
+from service.schemas import MAX_REQUEST_ID
 from service.settings import Settings
 from service.values import Query, Ranked, Scored
-from service.wire import new_request_id, parse_query
+from service.wire import new_request_id, parse_query, read_content, request_id_of
 
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer", Scored, Ranked)
 
-_MAX_REQUEST_ID = 128
 _PATIENCE_S = 0.005
 """How long an answer is worked on before its client is watched for leaving."""
 _CLIENT_LEFT = (499, "client_left")
@@ -67,15 +67,15 @@ class Endpoint(Generic[Answer]):
         request_id = headers.get(b"x-request-id", b"").decode("latin-1") or new_request_id()
         try:
             body, form = await self._read_body(scope, headers, receive)
+            content = read_content(body, form)
+            request_id = request_id_of(content) or _checked(request_id)
             query, columns = parse_query(
-                body,
-                _checked(request_id),
+                content,
+                request_id,
                 arrived,
                 self._settings.timeout_ms / 1000,
                 self._settings.max_candidates,
-                form,
             )
-            request_id = query.request_id
             answer = await _while_connected(receive, self._work(query))
             self._count_degraded(answer)
             form = format_of(headers.get(b"accept", b"")) or form
@@ -131,8 +131,8 @@ class _ClientLeft(Exception):
 
 
 def _checked(request_id: str) -> str:
-    if len(request_id) > _MAX_REQUEST_ID:
-        raise InvalidRequest.at("X-Request-ID", f"at most {_MAX_REQUEST_ID} characters")
+    if len(request_id) > MAX_REQUEST_ID:
+        raise InvalidRequest.at("X-Request-ID", f"at most {MAX_REQUEST_ID} characters")
     return request_id
 
 
@@ -140,7 +140,7 @@ async def _send(send: Send, body: bytes, form: BodyFormat, request_id: str) -> N
     headers = [
         (b"content-type", form.media_type),
         (b"content-length", str(len(body)).encode()),
-        (b"x-request-id", request_id.encode("latin-1", "replace")),
+        (b"x-request-id", header_text(request_id).encode()),
     ]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Response
 from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import schemas
@@ -81,7 +82,7 @@ def _add_operations(app: FastAPI, service: Service) -> None:
     async def readyz() -> Response:
         return await _readiness(service)
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
 

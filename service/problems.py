@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from urllib.parse import quote
 
 import orjson
 from fastapi import Request, Response
@@ -34,6 +35,11 @@ async def on_error(request: Request, error: Exception) -> Response:
     return problem(ServiceError("the server failed; see its log"), request_id)
 
 
+def header_text(text: str) -> str:
+    """Text for a header: what is not printable ASCII is percent-encoded, line breaks above all."""
+    return text if text.isascii() and text.isprintable() else quote(text, errors="replace")
+
+
 def problem(
     error: ServiceError,
     request_id: str,
@@ -43,7 +49,7 @@ def problem(
     """An error as an answer; `fields` are those that are wrong."""
     if isinstance(error, InvalidRequest):
         fields = error.errors
-    all_headers = {REQUEST_ID: request_id, **(headers or {})}
+    all_headers = {REQUEST_ID: header_text(request_id), **(headers or {})}
     if isinstance(error, MethodNotAllowed):
         all_headers["Allow"] = "POST"
     if isinstance(error, QueueFull):

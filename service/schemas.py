@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag
 
 _INT64 = 2**63
 MAX_ID_LENGTH = 512
+MAX_REQUEST_ID = 128
 
 Id = (
     Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
@@ -84,7 +85,7 @@ class RankRequest(_Wire):
         }
     )
 
-    request_id: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    request_id: Annotated[str, Field(min_length=1, max_length=MAX_REQUEST_ID)] | None = None
     model: Annotated[str, Field(max_length=128)] | None = None
     version: Annotated[int, Field(ge=1, lt=_INT64)] | None = None
     user: User

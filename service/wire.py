@@ -34,28 +34,42 @@ def new_request_id() -> str:
     return secrets.token_hex(8)
 
 
+def read_content(body: bytes, form: BodyFormat) -> Any:
+    """The objects that a body holds.
+
+    Raises:
+        InvalidRequest: the body is not of its form.
+    """
+    try:
+        return form.loads(body)
+    except ValueError as error:
+        raise InvalidRequest.at("body", f"not {form.name}: {error}") from error
+
+
+def request_id_of(content: Any) -> str | None:
+    """The request id in a body, which may be wrong in every other respect."""
+    found = content.get("request_id") if isinstance(content, dict) else None
+    return found if isinstance(found, str) and 0 < len(found) <= schemas.MAX_REQUEST_ID else None
+
+
 def parse_query(
-    body: bytes,
-    header_id: str | None,
-    arrived: float,
-    timeout_s: float,
-    max_candidates: int,
-    form: BodyFormat = JSON,
+    content: Any, request_id: str, arrived: float, timeout_s: float, max_candidates: int
 ) -> tuple[Query, bool]:
-    """Parse and check a request's body.
+    """Check a request against the schema.
 
     Args:
-        header_id: the X-Request-ID header.
+        content: the body's objects. A column of ids in it may be cut short by the check.
+        request_id: what the answer will be known by.
         arrived: time.monotonic() seconds. timeout_s: the server's limit, seconds.
 
     Returns:
         The query, and whether the answer is wanted as columns.
 
     Raises:
-        InvalidRequest: not of the form, or not of the schema; names every field that is wrong.
+        InvalidRequest: not of the schema; names every field that is wrong.
         TooManyCandidates: more than `max_candidates`.
     """
-    request, ids = _parse(body, form)
+    request, ids = _parse(content)
     features = _item_features(request.candidates)
     if len(ids) > max_candidates:
         raise TooManyCandidates(
@@ -76,7 +90,7 @@ def parse_query(
     if request.timeout_ms is not None:
         timeout_s = min(timeout_s, request.timeout_ms / 1000)
     query = Query(
-        request_id=request.request_id or header_id or new_request_id(),
+        request_id=request_id,
         model=request.model,
         version=request.version,
         user_key=None if request.user.id is None else str(request.user.id),
@@ -94,16 +108,12 @@ def parse_query(
     return query, request.format == "columns"
 
 
-def _parse(body: bytes, form: BodyFormat) -> tuple[schemas.RankRequest, Sequence[Id]]:
-    """Check a body against the schema.
+def _parse(content: Any) -> tuple[schemas.RankRequest, Sequence[Id]]:
+    """Check the schema.
 
     A column of ids is taken out before and checked here: the schema's own check of each id in
     turn is most of the time that parsing takes.
     """
-    try:
-        content = form.loads(body)
-    except ValueError as error:
-        raise InvalidRequest.at("body", f"not {form.name}: {error}") from error
     candidates = content.get("candidates") if isinstance(content, dict) else None
     ids: Sequence[Id] | None = None
     if isinstance(candidates, dict) and isinstance(candidates.get("ids"), list):

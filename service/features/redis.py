@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 _INVALIDATIONS = "__redis__:invalidate"
 _HEARTBEAT_S = 0.25
 _RECONNECT_S = 0.25
+_MAX_CONNECTIONS = 32  # further reads wait for one
 
 
 class RedisStore:
@@ -45,7 +46,10 @@ class RedisStore:
             "socket_connect_timeout": timeout_s,
             "retry": Retry(NoBackoff(), 1),  # once: an idle connection may have been closed
         }
-        self._client = redis.asyncio.from_url(url, **self._options)
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
+            url, max_connections=_MAX_CONNECTIONS, timeout=timeout_s, **self._options
+        )
+        self._client = redis.asyncio.Redis.from_pool(pool)
         self.tracked = False
         self.generation = 0
 
@@ -76,8 +80,10 @@ class RedisStore:
             await asyncio.sleep(_RECONNECT_S)
 
     async def _listen(self, changed: Callable[[Iterable[str]], None]) -> None:
-        # RESP2: invalidations come as messages of a channel, on a connection of their own
-        client = redis.asyncio.from_url(self._url, protocol=2, **self._options)
+        # RESP2: invalidations come as messages of a channel, on a connection of their own.
+        # No retry: a connection made again in silence would not be tracked.
+        options = {**self._options, "protocol": 2, "retry": Retry(NoBackoff(), 0)}
+        client = redis.asyncio.from_url(self._url, **options)
         async with client, client.client() as tracker, client.pubsub() as listener:
             await listener.connect()
             connection = listener.connection

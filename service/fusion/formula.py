@@ -122,7 +122,7 @@ def load_fusions(directory: Path) -> dict[str, Fusion]:
     """
     documents = {}
     for path in sorted(directory.iterdir()):
-        if path.suffix == ".yaml":
+        if path.suffix == ".yaml" and not path.name.startswith("."):  # an editor's own files
             documents[path.stem] = read_document(path.name, path.read_bytes())
     if INLINE in documents:
         whole = documents[INLINE].whole

@@ -146,13 +146,18 @@ class Registry:
         for version in reversed(versions(self._directory, model.name)):
             if version <= live:
                 return
-            fingerprint = _fingerprint(self._directory / model.name / str(version))
+            fingerprint = self._gate_sees(model.name, version)
             status = model.statuses.get(version)
             if status and status.state == "refused" and status.fingerprint == fingerprint:
                 continue
             model.statuses[version] = VersionStatus(version, fingerprint=fingerprint)
             if await self._try_load(model, version):
                 return
+
+    def _gate_sees(self, model: str, version: int) -> Fingerprint:
+        """Changes with whatever a version may have been refused for: its files, or the formulas."""
+        directory = self._directory / model
+        return _fingerprint(directory / str(version)) | _fingerprint(directory / FUSIONS_DIR)
 
     async def _try_load(self, model: Model, version: int) -> bool:
         self._enter(model, version, "loading")
@@ -225,5 +230,12 @@ def _fingerprint(directory: Path) -> Fingerprint:
     """Names, sizes and times of the files of a directory: changes whenever one of them does."""
     if not directory.is_dir():
         return frozenset()
-    stats = ((path.name, path.lstat()) for path in directory.iterdir())
-    return frozenset((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+    return frozenset(_look(path) for path in directory.iterdir())
+
+
+def _look(path: Path) -> tuple[str, int, int]:
+    try:
+        stat = path.stat()  # through links: a file that is linked in may change elsewhere
+    except OSError:
+        stat = path.lstat()  # a link that leads nowhere
+    return path.name, stat.st_size, stat.st_mtime_ns

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from service.bodies import JSON
 from service.errors import InvalidRequest, TooManyCandidates
 from service.values import (
     Degradation,
@@ -21,7 +22,14 @@ from service.values import (
     Scored,
     Timing,
 )
-from service.wire import new_request_id, parse_query, ranked_answer, scored_answer
+from service.wire import (
+    new_request_id,
+    parse_query,
+    ranked_answer,
+    read_content,
+    request_id_of,
+    scored_answer,
+)
 
 NAN, INF = math.nan, math.inf
 COLUMNS = {"ids": ["a", "b"], "features": {"price": [1.5, None]}}
@@ -33,7 +41,9 @@ def body(**changes: Any) -> dict[str, Any]:
 
 def parse(content: Any, header_id: str | None = "header", most: int = 3) -> tuple[Query, bool]:
     raw = content if isinstance(content, bytes) else json.dumps(content).encode()
-    return parse_query(raw, header_id, arrived=100.0, timeout_s=0.5, max_candidates=most)
+    read = read_content(raw, JSON)
+    request_id = request_id_of(read) or header_id or new_request_id()
+    return parse_query(read, request_id, arrived=100.0, timeout_s=0.5, max_candidates=most)
 
 
 def refused(content: Any) -> list[tuple[str, str]]:

@@ -1,0 +1,304 @@
+"""The contract of a feature store, run over every store that there is.
+
+Whoever adds a store adds it to the fixture `opened`, with a way to write to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Protocol
+
+import pytest
+import redis
+
+from service.errors import FeatureStoreUnavailable
+from service.features.embedded import EmbeddedStore
+from service.features.redis import RedisStore, write_rows
+from service.features.source import FeatureStore
+from tests.servers import Redis
+
+PREFIX = "mr:contract:item:0123456789abcdef:"
+ROWS = {
+    f"{PREFIX}{entity_id}": row
+    for entity_id, row in {
+        "1": b"one",
+        "2": bytes(range(256)),
+        "3": b"",
+        "with space": b"\r\n$-1\r\n",
+        "żółć:with:colons": b"\x00",
+        "": b"of no id",
+    }.items()
+}
+
+
+class Write(Protocol):
+    """Writes rows into a store, as whoever keeps its features fresh would."""
+
+    def __call__(self, rows: Mapping[str, bytes]) -> None: ...
+
+
+Opened = tuple[FeatureStore, Write]
+Open = Callable[[], AbstractAsyncContextManager[Opened]]
+
+
+@asynccontextmanager
+async def embedded() -> AsyncIterator[Opened]:
+    store = EmbeddedStore()
+    yield store, lambda rows: store.put(rows.items())
+    await store.close()
+
+
+@asynccontextmanager
+async def on_redis(url: str) -> AsyncIterator[Opened]:
+    store = RedisStore(url, timeout_s=10.0)
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()  # of the server that these tests have started
+        yield store, lambda rows: write_rows(client, list(rows.items()))
+    await store.close()
+
+
+@pytest.fixture(params=["embedded", "redis"])
+def opened(request: pytest.FixtureRequest, redis_url: str) -> Open:
+    """Opens an empty store of each kind."""
+    if request.param == "embedded":
+        return embedded
+    return lambda: on_redis(redis_url)
+
+
+@asynccontextmanager
+async def following(store: FeatureStore) -> AsyncIterator[list[str]]:
+    """The keys that a store reports as written, from the moment that it does report."""
+    reported: list[str] = []
+
+    def changed(keys: Iterable[str]) -> None:
+        reported.extend(keys)
+
+    follow = asyncio.ensure_future(store.follow(changed))
+    try:
+        await soon(lambda: store.tracked)
+        yield reported
+    finally:
+        follow.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await follow
+
+
+async def soon(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    """Wait until a condition holds."""
+    give_up = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < give_up, f"not within {timeout_s} s"
+        await asyncio.sleep(0.01)
+
+
+def test_rows_come_back_byte_for_byte_in_the_order_asked(opened: Open) -> None:
+    async def check() -> None:
+        async with opened() as (store, write):
+            write(ROWS)
+            for keys in (list(ROWS), list(ROWS)[::-1]):
+                assert await store.get_many(keys) == [ROWS[key] for key in keys]
+
+    asyncio.run(check())
+
+
+def test_a_row_that_is_not_there_is_none(opened: Open) -> None:
+    async def check() -> None:
+        async with opened() as (store, write):
+            first, second = list(ROWS)[:2]
+            asked = [first, f"{PREFIX}nobody", second]
+            assert await store.get_many(asked) == [None, None, None]
+            write(ROWS)
+            assert await store.get_many(asked) == [ROWS[first], None, ROWS[second]]
+
+    asyncio.run(check())
+
+
+def test_a_key_asked_twice_is_answered_twice_and_none_is_answered_by_nothing(opened: Open) -> None:
+    async def check() -> None:
+        async with opened() as (store, write):
+            write(ROWS)
+            key = next(iter(ROWS))
+            assert await store.get_many([key, key]) == [ROWS[key]] * 2
+            assert await store.get_many([]) == []
+
+    asyncio.run(check())
+
+
+def test_the_last_write_counts(opened: Open) -> None:
+    async def check() -> None:
+        async with opened() as (store, write):
+            first, second = list(ROWS)[:2]
+            write(ROWS)
+            write({first: b"newer"})
+            assert await store.get_many([first, second]) == [b"newer", ROWS[second]]
+
+    asyncio.run(check())
+
+
+def test_writing_nothing_is_allowed(opened: Open) -> None:
+    async def check() -> None:
+        async with opened() as (store, write):
+            write({})
+            assert await store.get_many(list(ROWS)) == [None] * len(ROWS)
+
+    asyncio.run(check())
+
+
+def test_as_many_rows_as_a_request_may_have_candidates(opened: Open) -> None:
+    async def check() -> None:
+        async with opened() as (store, write):
+            rows = {f"{PREFIX}{number}": b"%d" % number * 40 for number in range(2001)}
+            write(rows)
+            assert await store.get_many(list(rows)) == list(rows.values())
+
+    asyncio.run(check())
+
+
+def test_readers_at_the_same_time_get_their_own_rows(opened: Open) -> None:
+    async def check() -> None:
+        async with opened() as (store, write):
+            rows = {f"{PREFIX}{number}": b"%d" % number for number in range(200)}
+            write(rows)
+            keys = list(rows)
+            asked = [[keys[n], f"{PREFIX}nobody", keys[-n]] for n in range(len(keys))]
+            answers = await asyncio.gather(*(store.get_many(each) for each in asked))
+            assert answers == [[rows.get(key) for key in each] for each in asked]
+
+    asyncio.run(check())
+
+
+def test_a_store_that_is_there_answers_a_ping_and_has_a_name(opened: Open) -> None:
+    async def check() -> None:
+        async with opened() as (store, _):
+            await store.ping()
+            assert store.name.isidentifier()
+
+    asyncio.run(check())
+
+
+def test_no_write_goes_unnoticed(opened: Open) -> None:
+    """Either the key is reported, or `generation` says that anything may have changed."""
+
+    async def check() -> None:
+        async with opened() as (store, write), following(store) as reported:
+            for key, row in ROWS.items():
+                before = store.generation
+                reported.clear()
+                write({key: row})
+
+                def noticed(key: str = key, before: int = before) -> bool:
+                    return key in reported or store.generation > before
+
+                await soon(noticed)
+
+    asyncio.run(check())
+
+
+class TestRedis:
+    """What is true of Redis alone: it can be away, hang, and be written to by others."""
+
+    def test_away_is_an_error_and_back_is_not(self, redis_server: Redis) -> None:
+        async def check() -> None:
+            async with on_redis(redis_server.url) as (store, write):
+                write(ROWS)
+                redis_server.stop()
+                with pytest.raises(FeatureStoreUnavailable, match="redis: "):
+                    await store.get_many(list(ROWS))
+                with pytest.raises(FeatureStoreUnavailable, match="redis: "):
+                    await store.ping()
+                redis_server.start()
+                assert await store.get_many(list(ROWS)) == [None] * len(ROWS)
+                await store.ping()
+
+        asyncio.run(check())
+
+    def test_silence_is_an_error_and_the_next_reader_gets_its_own_row(
+        self, redis_server: Redis
+    ) -> None:
+        async def check() -> None:
+            store = RedisStore(redis_server.url, timeout_s=0.3)
+            with redis_server.client() as client:
+                write_rows(client, list(ROWS.items()))
+            first, second = list(ROWS)[:2]
+            assert await store.get_many([first]) == [ROWS[first]]
+            with redis_server.held(), pytest.raises(FeatureStoreUnavailable):
+                await store.get_many([first])
+            for _ in range(3):
+                assert await store.get_many([second]) == [ROWS[second]]
+            await store.close()
+
+        asyncio.run(check())
+
+    def test_a_key_of_another_type_is_no_row(self, redis_url: str) -> None:
+        async def check() -> None:
+            async with on_redis(redis_url) as (store, write):
+                first, second = list(ROWS)[:2]
+                write({second: ROWS[second]})
+                with redis.Redis.from_url(redis_url) as client:
+                    client.lpush(first, "a list")
+                assert await store.get_many([first, second]) == [None, ROWS[second]]
+
+        asyncio.run(check())
+
+    def test_deletion_expiry_and_flushing_are_noticed(self, redis_url: str) -> None:
+        async def check() -> None:
+            async with on_redis(redis_url) as (store, write), following(store) as reported:
+                first, second, *_ = ROWS
+                write(ROWS)
+                await soon(lambda: set(reported) >= set(ROWS))
+                with redis.Redis.from_url(redis_url) as client:
+                    reported.clear()
+                    client.delete(first)
+                    await soon(lambda: first in reported)
+                    client.pexpire(second, 50)
+                    reported.clear()
+                    await asyncio.sleep(0.1)
+                    assert await store.get_many([second]) == [None]
+                    await soon(lambda: second in reported)
+                    before = store.generation
+                    client.flushdb()
+                    await soon(lambda: store.generation > before)
+
+        asyncio.run(check())
+
+    def test_keys_of_others_are_not_reported(self, redis_url: str) -> None:
+        async def check() -> None:
+            async with on_redis(redis_url) as (store, write), following(store) as reported:
+                write({"someone:else": b"1"})
+                write({next(iter(ROWS)): b"ours, written later"})
+                await soon(lambda: bool(reported))
+                assert reported == [next(iter(ROWS))]
+
+        asyncio.run(check())
+
+    def test_a_lost_connection_is_noticed_and_made_again(self, redis_server: Redis) -> None:
+        async def check() -> None:
+            async with on_redis(redis_server.url) as (store, write), following(store) as reported:
+                before = store.generation
+                redis_server.stop()
+                await soon(lambda: not store.tracked)
+                assert store.generation > before
+                redis_server.start()
+                await soon(lambda: store.tracked)
+                write(ROWS)
+                await soon(lambda: set(reported) >= set(ROWS))
+
+        asyncio.run(check())
+
+    @pytest.mark.parametrize("kind", ["pubsub", "normal"])
+    def test_a_connection_that_is_cut_off_is_noticed(self, redis_server: Redis, kind: str) -> None:
+        async def check() -> None:
+            async with on_redis(redis_server.url) as (store, write), following(store) as reported:
+                before = store.generation
+                with redis_server.client() as client:
+                    client.client_kill_filter(_type=kind)
+                await soon(lambda: store.generation > before)
+                await soon(lambda: store.tracked)
+                write(ROWS)
+                await soon(lambda: set(reported) >= set(ROWS))
+
+        asyncio.run(check())

@@ -1,0 +1,303 @@
+"""A new version that is not as it should be is refused, says why, and changes nothing else."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from bundle.manifest import MANIFEST_FILE, parse
+from tests.conftest import Serve
+from tests.e2e.asking import CONTEXT, IDS, REQUEST, USER, scores_of
+from tests.published import MODEL, ModelsDirectory, fused, reseal
+from tests.servers import Service, eventually
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What is done to a version before it appears, and how it must be refused.
+
+    Attributes:
+        says: words that the reason must hold besides its code.
+    """
+
+    name: str
+    damage: Callable[[Path], None]
+    code: str
+    says: str = ""
+
+
+def change_byte(name: str, where: float = 0.5) -> Callable[[Path], None]:
+    """Change one bit of one byte of a file, at a fraction of its length."""
+
+    def damage(version: Path) -> None:
+        content = bytearray((version / name).read_bytes())
+        content[int(where * (len(content) - 1))] ^= 1
+        (version / name).write_bytes(content)
+
+    return damage
+
+
+def truncate(name: str, left: float) -> Callable[[Path], None]:
+    """Leave a fraction of a file."""
+
+    def damage(version: Path) -> None:
+        content = (version / name).read_bytes()
+        (version / name).write_bytes(content[: int(left * len(content))])
+
+    return damage
+
+
+def remove(name: str) -> Callable[[Path], None]:
+    """Take a file away."""
+    return lambda version: (version / name).unlink()
+
+
+def link(name: str) -> Callable[[Path], None]:
+    """Put a symlink to the very same content in a file's place."""
+
+    def damage(version: Path) -> None:
+        elsewhere = version.parent / f".{version.name}-{name}"
+        (version / name).rename(elsewhere)
+        (version / name).symlink_to(elsewhere)
+
+    return damage
+
+
+def link_to_nowhere(name: str) -> Callable[[Path], None]:
+    """Put a symlink to nothing in a file's place."""
+
+    def damage(version: Path) -> None:
+        (version / name).unlink()
+        (version / name).symlink_to(version / "nowhere")
+
+    return damage
+
+
+def edit_manifest(old: bytes, new: bytes) -> Callable[[Path], None]:
+    """Replace text of the manifest."""
+
+    def damage(version: Path) -> None:
+        content = (version / MANIFEST_FILE).read_bytes()
+        assert old in content
+        (version / MANIFEST_FILE).write_bytes(content.replace(old, new, 1))
+
+    return damage
+
+
+def other_golden_scores(version: Path) -> None:
+    """Golden scores a little off, in a bundle that verifies."""
+    with np.load(version / "golden.npz") as archive:
+        arrays = dict(archive)
+    arrays["scores"] = arrays["scores"] + np.array([0, 0.001, 0], np.float32)
+    np.savez(version / "golden.npz", **arrays)
+    reseal(version)
+
+
+def weights_not_a_number(version: Path) -> None:
+    """The largest layer of the joint stage is NaN, in a bundle that verifies."""
+    graph = onnx.load(version / "joint.onnx")
+    floats = [each for each in graph.graph.initializer if each.data_type == onnx.TensorProto.FLOAT]
+    largest = max(floats, key=lambda each: numpy_helper.to_array(each).size)
+    weights = np.full_like(numpy_helper.to_array(largest), np.nan)
+    largest.CopyFrom(numpy_helper.from_array(weights, largest.name))
+    onnx.save(graph, version / "joint.onnx")
+    reseal(version)
+
+
+def not_a_graph(version: Path) -> None:
+    """A stage that no runtime can open, in a bundle that verifies."""
+    (version / "item.onnx").write_bytes(b"not a graph")
+    reseal(version)
+
+
+def stages_exchanged(version: Path) -> None:
+    """The item stage is the user's and the other way round, in a bundle that verifies."""
+    user, item = (version / "user.onnx").read_bytes(), (version / "item.onnx").read_bytes()
+    (version / "user.onnx").write_bytes(item)
+    (version / "item.onnx").write_bytes(user)
+    reseal(version)
+
+
+def without_the_task(version: Path) -> None:
+    """`like`, which the formula needs, is called `share`, in a bundle that verifies."""
+    tasks = parse((version / MANIFEST_FILE).read_bytes()).tasks
+    names = ("click", "share", "watch_seconds")
+    renamed = [
+        task.model_copy(update={"name": name}) for task, name in zip(tasks, names, strict=True)
+    ]
+    reseal(version, tasks=[task.model_dump() for task in renamed])
+
+
+def under_another_number(version: Path) -> None:
+    """The manifest of a version that is not its directory's."""
+    reseal(version, version=1000)
+
+
+FILES = (
+    "user.onnx",
+    "item.onnx",
+    "joint.onnx",
+    "golden.npz",
+    "vocabularies.npz",
+    "sample_user.parquet",
+    "sample_item.parquet",
+)
+DAMAGES = [
+    *(Damage(f"byte changed: {n}", change_byte(n), "digest_mismatch", n) for n in FILES),
+    Damage("first byte changed", change_byte("joint.onnx", 0), "digest_mismatch", "joint.onnx"),
+    Damage("last byte changed", change_byte("joint.onnx", 1), "digest_mismatch", "joint.onnx"),
+    *(Damage(f"truncated: {n}", truncate(n, 0.5), "digest_mismatch", n) for n in FILES),
+    Damage("emptied", truncate("user.onnx", 0), "digest_mismatch", "user.onnx"),
+    *(Damage(f"missing: {n}", remove(n), "file_missing", n) for n in FILES),
+    Damage("symlink", link("item.onnx"), "file_unsafe", "item.onnx"),
+    Damage("dangling symlink", link_to_nowhere("item.onnx"), "file_unsafe", "item.onnx"),
+    Damage("manifest missing", remove(MANIFEST_FILE), "file_missing", MANIFEST_FILE),
+    Damage("manifest truncated", truncate(MANIFEST_FILE, 0.5), "manifest_invalid", "not JSON"),
+    Damage("manifest linked", link(MANIFEST_FILE), "file_unsafe", MANIFEST_FILE),
+    Damage(
+        "manifest: byte changed",
+        edit_manifest(b'"family": "mmoe"', b'"family": "mmof"'),
+        "digest_mismatch",
+        MANIFEST_FILE,
+    ),
+    Damage(
+        "manifest: one space more",
+        edit_manifest(b'"family": ', b'"family":  '),
+        "digest_mismatch",
+        MANIFEST_FILE,
+    ),
+    Damage(
+        "manifest: of another release",
+        edit_manifest(b'"schema_version": 1', b'"schema_version": 2'),
+        "schema_version_unknown",
+        "this release reads 1",
+    ),
+    Damage("manifest: another number", under_another_number, "manifest_invalid", "1000"),
+    Damage("golden scores differ", other_golden_scores, "golden_mismatch", "like"),
+    Damage("weights are NaN", weights_not_a_number, "scores_not_finite", "finite"),
+    Damage("not a graph", not_a_graph, "manifest_invalid", "item.onnx"),
+    Damage("stages exchanged", stages_exchanged, "manifest_invalid", "promises"),
+    Damage("a task is missing", without_the_task, "fusion_invalid", "unknown name 'like'"),
+]
+
+
+@dataclass(frozen=True)
+class Served:
+    """A service and its model directory, into which one bad version after the other comes."""
+
+    service: Service
+    models: ModelsDirectory
+
+    def bring(self, damage: Callable[[Path], None]) -> int:
+        """Let a damaged version appear, whole and at once, as a publisher would."""
+        return bring(self.models, damage)
+
+
+def bring(models: ModelsDirectory, damage: Callable[[Path], None]) -> int:
+    """Let a damaged copy of trained version 2 appear as the next version; returns its number."""
+    version = models.next_version()
+    staging = models.model / f".staging-{version}"
+    shutil.copytree(models.trained / MODEL / "2", staging)
+    reseal(staging, version=version)
+    damage(staging)
+    staging.rename(models.model / str(version))
+    return version
+
+
+@pytest.fixture(scope="module")
+def served(trained_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Version 1, to which nothing may happen."""
+    directory = tmp_path_factory.mktemp("refused") / "models"
+    models = ModelsDirectory.create(directory, trained_models)
+    service = Service(models.path, tmp_path_factory.mktemp("serve"), {})
+    try:
+        yield Served(service.wait_ready(), models)
+    finally:
+        service.stop()
+
+
+@pytest.mark.parametrize("bad", [pytest.param(bad, id=bad.name) for bad in DAMAGES])
+def test_a_damaged_version_is_refused(served: Served, bad: Damage) -> None:
+    service, models = served.service, served.models
+    counted = {"model": MODEL, "reason": bad.code}
+    before = service.metric("multirank_versions_refused_total", **counted)
+    version = served.bring(bad.damage)
+
+    eventually(lambda: (seen := service.version(MODEL, version)) and seen["state"] == "refused")
+    status = service.version(MODEL, version)
+    assert status["reason"].startswith(f"{bad.code}: "), status
+    assert bad.says in status["reason"]
+    assert (status["traffic"], status["labels"], status["leases"]) == (0.0, [], 0)
+    service.expect_in_log(rf"version {version} refused: {bad.code}: .*{re.escape(bad.says)}")
+    assert "(version 1 stays)" in service.log().split(f"version {version} refused: ")[1]
+    assert service.metric("multirank_versions_refused_total", **counted) == before + 1
+
+    answer = service.rank(**REQUEST)
+    assert answer["model"]["version"] == 1
+    right = fused(models.expected(1).scores(USER, IDS, CONTEXT))
+    np.testing.assert_allclose(scores_of(answer), np.sort(right)[::-1], rtol=1e-5, atol=1e-5)
+    assert service.version(MODEL, 1)["state"] == "ready"
+
+
+def test_the_same_copy_undamaged_is_let_in(models_dir: ModelsDirectory, serve: Serve) -> None:
+    service = serve(models_dir.path)
+    version = bring(models_dir, lambda version: None)
+
+    eventually(lambda: service.rank(**REQUEST)["model"]["version"] == version)
+
+
+def test_a_good_version_after_bad_ones_is_let_in(models_dir: ModelsDirectory, serve: Serve) -> None:
+    bring(models_dir, truncate("joint.onnx", 0.5))
+    bring(models_dir, link_to_nowhere("user.onnx"))
+    service = serve(models_dir.path)
+    service.expect_in_log("version 2 refused: digest_mismatch: .*")
+    service.expect_in_log("version 3 refused: file_unsafe: .*")
+    assert service.rank(**REQUEST)["model"]["version"] == 1
+    assert [v["state"] for v in service.model(MODEL)["versions"]] == ["refused", "refused", "ready"]
+
+    version = models_dir.publish(2)
+    eventually(lambda: service.rank(**REQUEST)["model"]["version"] == version)
+
+
+def test_a_version_mended_in_place_is_let_in(models_dir: ModelsDirectory, serve: Serve) -> None:
+    service = serve(models_dir.path)
+    version = bring(models_dir, remove("joint.onnx"))
+    service.expect_in_log(f"version {version} refused: file_missing: .*")
+
+    shutil.copy(models_dir.trained / MODEL / "2" / "joint.onnx", models_dir.model / str(version))
+    eventually(lambda: service.rank(**REQUEST)["model"]["version"] == version)
+
+
+def test_no_good_version_at_all(models_dir: ModelsDirectory, serve: Serve) -> None:
+    (models_dir.model / "1" / "user.onnx").unlink()
+    service = serve(models_dir.path, ready=False)
+    line = service.expect_in_log("version 1 refused: file_missing: .*")
+    assert line.endswith("(none is live)")
+
+    ready = service.http.get("/readyz")
+    assert ready.status_code == 503
+    assert ready.json()["errors"][0]["loc"] == f"models.{MODEL}"
+    assert service.http.post("/rank", json=REQUEST).json()["code"] == "no_active_model"
+
+
+def test_a_damaged_model_does_not_keep_others_from_being_served(
+    models_dir: ModelsDirectory, serve: Serve
+) -> None:
+    other = models_dir.copy_as_model("another", trained_version=2)
+    (models_dir.path / other / "1" / "user.onnx").unlink()
+    (models_dir.path / other / "1" / "user.onnx").symlink_to("nowhere")
+    service = serve(models_dir.path, ready=False)
+    service.expect_in_log(f"{other} version 1 refused: file_unsafe: .*")
+
+    eventually(lambda: service.model(MODEL)["tasks"])
+    assert service.rank(**REQUEST, model=MODEL)["model"] == {"name": MODEL, "version": 1}
+    answer = service.http.post("/rank", json=REQUEST | {"model": other})
+    assert answer.json()["code"] == "no_active_model"
