@@ -7,7 +7,7 @@ PORT   ?= 8000
 USER_ID ?= 196
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve loadtest test lint types layers format clean
+.PHONY: help install demo serve loadtest bench test lint types layers format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -32,6 +32,9 @@ serve: $(MODELS)/movielens/1/manifest.json ## serve the demo's model on PORT (de
 
 loadtest: $(MODELS)/movielens/1/manifest.json ## 30 s of locust against a served demo: percentiles and failures
 	$(BIN)/python -m loadtest.run --models $(MODELS)
+
+bench: install ## feed200: bare onnxruntime and multirank on one core, in turn; tables, JSON, a chart
+	$(BIN)/python -m loadtest.bench
 
 test: install ## the whole test suite, against a real Redis that it starts itself
 	$(BIN)/python -m pytest

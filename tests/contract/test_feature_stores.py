@@ -18,7 +18,8 @@ import redis
 from service.errors import FeatureStoreUnavailable
 from service.features.embedded import EmbeddedStore
 from service.features.redis import RedisStore, write_rows
-from service.features.source import FeatureStore
+from service.features.source import FeatureSource, FeatureStore
+from service.metrics import Metrics
 from tests.servers import Redis
 
 PREFIX = "mr:contract:item:0123456789abcdef:"
@@ -300,5 +301,18 @@ class TestRedis:
                 await soon(lambda: store.tracked)
                 write(ROWS)
                 await soon(lambda: set(reported) >= set(ROWS))
+
+        asyncio.run(check())
+
+    def test_following_ends_whenever_it_is_asked_to(self, redis_url: str) -> None:
+        """redis-py may lose a cancellation that comes while it connects: asked again, it ends."""
+
+        async def check() -> None:
+            for step in range(150):
+                store = RedisStore(redis_url, timeout_s=10.0)
+                source = FeatureSource(store, 1.0, "defaults", 1 << 16, 1.0, Metrics())
+                source.start()
+                await asyncio.sleep(step * 60e-6)
+                await asyncio.wait_for(source.close(), timeout=10.0)
 
         asyncio.run(check())
