@@ -25,6 +25,8 @@ from service.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
+_CANCEL_AGAIN_S = 0.1
+
 
 class FeatureStore(Protocol):
     """Where rows are kept.
@@ -218,7 +220,9 @@ class FeatureSource:
     async def close(self) -> None:
         """Stop following, let reads end, then close the store."""
         if self._following is not None:
-            self._following.cancel()
+            while not self._following.done():  # redis-py may lose a cancellation while it connects
+                self._following.cancel()
+                await asyncio.wait({self._following}, timeout=_CANCEL_AGAIN_S)
             await asyncio.gather(self._following, return_exceptions=True)
         if self._reads:
             await asyncio.wait(self._reads)

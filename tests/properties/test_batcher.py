@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.errors import InferenceFailed
-from service.scoring.batcher import Answer
+from service.scoring.queue import Answer
 from tests.unit.service.scoring.fake_stages import Bench, Thrown, expected, on_bench, turns
 
 many = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
@@ -84,9 +84,12 @@ def test_what_has_gathered_is_packed_earliest_deadline_first(
         await answers(bench, requests, gather_first=True)
         in_order = sorted(requests, key=lambda each: (each.rank, each.number))
         gathered = bench.stages.runs[1:]
-        assert [row for run in gathered for row in run] == [
-            row for request in in_order for row in rows_of(request)
-        ]
+        ran = [row for run in gathered for row in run]
+        for fits in (True, False):  # those larger than a run leave room for those that are not
+            numbers = {r.number for r in requests if (len(r.items) <= row_budget) == fits}
+            assert [row for row in ran if row[0] in numbers] == [
+                row for request in in_order for row in rows_of(request) if row[0] in numbers
+            ]
         rows = sum(len(request.items) for request in requests)
         assert len(gathered) == math.ceil(rows / row_budget)
         assert all(len(run) == row_budget for run in gathered[:-1])

@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from bundle.encoding import Encoded
 from service.metrics import Metrics
-from service.scoring.batcher import Answer, Batcher
+from service.scoring.batcher import Batcher
+from service.scoring.queue import Answer
 from service.values import Candidates
 
 Array = npt.NDArray[np.float32]
