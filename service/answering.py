@@ -87,7 +87,7 @@ class Endpoint(Generic[Answer]):
         except _ClientLeft:
             self._metrics.answers.labels(self._route, *_CLIENT_LEFT).inc()
         except Exception:
-            log.exception("request %s failed", request_id)
+            log.exception("request %r failed", request_id)
             failure = ServiceError("the server failed; see its log")
             await problem(failure, request_id)(scope, receive, send)
             self._metrics.answers.labels(self._route, failure.status, failure.code).inc()

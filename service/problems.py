@@ -31,7 +31,7 @@ async def on_error(request: Request, error: Exception) -> Response:
         answer = ServiceError(str(error.detail))
         answer.status, answer.code, answer.title = status.value, status.name.lower(), status.phrase
         return problem(answer, request_id, headers=error.headers)
-    log.error("request %s failed", request_id, exc_info=error)
+    log.error("request %r failed", request_id, exc_info=error)
     return problem(ServiceError("the server failed; see its log"), request_id)
 
 

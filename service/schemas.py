@@ -27,6 +27,15 @@ class _Wire(BaseModel):
 class User(_Wire):
     """The user to rank for. Features given here override stored ones; null is "not given"."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["id"], "properties": {"id": {"not": {"type": "null"}}}},
+                {"required": ["features"], "properties": {"features": {"minProperties": 1}}},
+            ]
+        }
+    )
+
     id: Id | None = None
     features: dict[str, Any] = {}
 

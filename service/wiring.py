@@ -47,7 +47,7 @@ def build(settings: Settings) -> Service:
     """Wire the rooms; nothing runs yet."""
     metrics = Metrics()
     executor = ThreadPoolExecutor(1, thread_name_prefix="infer")
-    store, load_features = _feature_store(settings)
+    store, load_rows = _feature_store(settings)
     features = FeatureSource(
         store,
         settings.feature_timeout_ms / 1000,
@@ -56,6 +56,11 @@ def build(settings: Settings) -> Service:
         settings.feature_ttl_s,
         metrics,
     )
+
+    def load_features(bundle: Bundle, encoder: Encoder) -> None:
+        load_rows(bundle, encoder)
+        features.prepare(bundle.manifest.feature_set, encoder.layouts)
+
     gate = Gate(
         load_features=load_features,
         executor=executor,

@@ -105,6 +105,12 @@ class RowCache:
             self._ids[slot] = None
             self._asked[slot] = False
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._slot_of.clear()
+        self._ids = [None] * len(self._ids)
+        self._asked[:] = False
+
     def __len__(self) -> int:
         return len(self._slot_of)
 

@@ -106,7 +106,8 @@ class FeatureSource:
         self._reading: set[_Read] = set()
         self._reads: set[asyncio.Task[list[bytes | None]]] = set()
         self._following: asyncio.Task[None] | None = None
-        self._cached = {e: metrics.feature_rows.labels(e, "cached") for e in ("user", "item")}
+        stored: tuple[Entity, Entity] = ("user", "item")
+        self._cached = {each: metrics.feature_rows.labels(each, "cached") for each in stored}
 
     def start(self) -> None:
         """Begin to follow the store's changes."""
@@ -131,7 +132,8 @@ class FeatureSource:
         """
         if self._generation != self.store.generation:
             self._generation = self.store.generation
-            self._caches.clear()
+            for cache in self._caches.values():
+                cache.clear()
         user = self._look_up(feature_set, layouts["user"], [user_id])
         item = self._look_up(feature_set, layouts["item"], item_ids)
         reasons: list[str] = []
@@ -144,12 +146,20 @@ class FeatureSource:
                 reasons.append("item_not_found")
         return Fetched(user.rows, item.rows, reasons)
 
-    def _look_up(self, feature_set: str, layout: RowLayout, ids: Sequence[str | None]) -> _Wanted:
-        prefix = key_prefix(feature_set, layout)
+    def prepare(self, feature_set: str, layouts: dict[Entity, RowLayout]) -> None:
+        """Make room for a version's rows before its first request; from any thread."""
+        for entity in self._cached:
+            self._cache(key_prefix(feature_set, layouts[entity]), layouts[entity])
+
+    def _cache(self, prefix: str, layout: RowLayout) -> RowCache:
         cache = self._caches.get(prefix)
         if cache is None:
-            cache = self._caches[prefix] = RowCache(layout, self._cache_bytes)
-        wanted = _Wanted(cache, prefix, ids)
+            cache = self._caches.setdefault(prefix, RowCache(layout, self._cache_bytes))
+        return cache
+
+    def _look_up(self, feature_set: str, layout: RowLayout, ids: Sequence[str | None]) -> _Wanted:
+        prefix = key_prefix(feature_set, layout)
+        wanted = _Wanted(self._cache(prefix, layout), prefix, ids)
         self._cached[layout.entity].inc(wanted.cached)
         return wanted
 

@@ -133,12 +133,17 @@ class Registry:
     async def _follow(self) -> None:
         while True:
             try:
-                for name in model_names(self._directory):
-                    model = self._models.setdefault(name, Model(name))
-                    await self._load_newest(model)
-                    self._reload_fusions(model)
+                names = model_names(self._directory)
             except Exception:  # an unreadable directory, say: what is live stays live
                 log.exception("cannot follow %s", self._directory)
+                names = []
+            for name in names:
+                model = self._models.setdefault(name, Model(name))
+                try:
+                    await self._load_newest(model)
+                    self._reload_fusions(model)
+                except Exception:
+                    log.exception("cannot follow %s", self._directory / name)
             await asyncio.sleep(self._poll_s)
 
     async def _load_newest(self, model: Model) -> None:
@@ -161,6 +166,7 @@ class Registry:
 
     async def _try_load(self, model: Model, version: int) -> bool:
         self._enter(model, version, "loading")
+        fusions = _fingerprint(self._directory / model.name / FUSIONS_DIR)
         loop = asyncio.get_running_loop()
         try:
             loaded = await loop.run_in_executor(
@@ -173,7 +179,7 @@ class Registry:
             log.exception("%s version %d: loading failed", model.name, version)
             self._refuse(model, version, "load_failed", str(error))
             return False
-        model.fusions = _fingerprint(self._directory / model.name / FUSIONS_DIR)
+        model.fusions = fusions
         previous, model.live = model.live, loaded
         model.loaded[version] = loaded
         self._enter(model, version, "ready")
