@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bundle.errors import ManifestInvalid
-from bundle.rows import NO_VALUE, PADDING, RowLayout, Rows, Slot, hash_value
+from bundle.packing import NO_VALUE, PADDING, hash_value
+from bundle.rows import RowLayout, Rows, Slot
 from bundle.schema import (
     ENTITIES,
     FIRST_VALUE_INDEX,

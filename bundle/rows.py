@@ -15,7 +15,7 @@ A value that is not there is 1 among the hashes (0 pads id lists) and NaN among 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ import numpy.typing as npt
 import xxhash
 
 from bundle.errors import ValueRejected
+from bundle.packing import NO_VALUE, pack_values
 from bundle.schema import (
     Bucketised,
     Categorical,
@@ -33,32 +34,11 @@ from bundle.schema import (
     FeatureSchema,
     IdList,
     Number,
-    is_float32,
 )
 
 Rows = npt.NDArray[np.void]
-NO_VALUE = 1
-PADDING = 0
 _MIX_1 = np.uint64(0xFF51AFD7ED558CCD)
 _MIX_2 = np.uint64(0xC4CEB9FE1A85EC53)
-
-
-def hash_value(value: object) -> int:
-    """The stable 64-bit hash of a categorical value; 196 and "196" are the same value.
-
-    Raises:
-        TypeError: the value is neither a string nor an integer nor a boolean.
-    """
-    if isinstance(value, str):
-        text = value
-    elif isinstance(value, bool | np.bool_):
-        text = "true" if value else "false"
-    elif isinstance(value, int | np.integer):
-        text = str(int(value))
-    else:
-        raise TypeError(f"expected a string or an integer, got {type(value).__name__}")
-    hashed = xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"))
-    return hashed if hashed > NO_VALUE else hashed + 2
 
 
 @dataclass(frozen=True)
@@ -166,7 +146,8 @@ class RowLayout:
                 )
             if len(values) != count:
                 raise ValueRejected(name, None, f"has {len(values)} values for {count} rows")
-            _PACKERS[type(slot.feature)](rows, slot, values)
+            block = "hashes" if isinstance(slot.feature, Categorical | IdList) else "numbers"
+            pack_values(slot.feature, values, rows[block][:, slot.columns])
         return rows
 
     def seal(self, rows: Rows, written_ms: int) -> Rows:
@@ -253,77 +234,3 @@ def _mix(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     words *= _MIX_2
     words ^= words >> np.uint64(33)
     return words
-
-
-def _pack_categorical(rows: Rows, slot: Slot, values: Sequence[Any]) -> None:
-    known: dict[object, int] = {None: NO_VALUE}
-    packed = rows["hashes"][:, slot.start]
-    for row, value in enumerate(values):
-        packed[row] = _hashed(known, slot.feature.name, row, value)
-
-
-def _pack_id_list(rows: Rows, slot: Slot, values: Sequence[Any]) -> None:
-    known: dict[object, int] = {}
-    packed = rows["hashes"][:, slot.columns]
-    for row, value in enumerate(values):
-        if value is None:
-            continue
-        if not isinstance(value, list | tuple | np.ndarray):
-            raise ValueRejected(
-                slot.feature.name, row, f"expected a list of ids, got {type(value).__name__}"
-            )
-        ids = [_hashed(known, slot.feature.name, row, item) for item in value[: slot.width]]
-        packed[row, 0] = PADDING
-        packed[row, : len(ids)] = ids
-
-
-def _hashed(known: dict[object, int], name: str, row: int, value: object) -> int:
-    try:
-        # type() in the key: True and 1 are equal as dictionary keys, but not as values
-        key = value if type(value) is str or value is None else (type(value), value)
-        hashed = known.get(key)
-        if hashed is None:
-            hashed = known[key] = hash_value(value)
-    except TypeError as error:
-        raise ValueRejected(
-            name, row, f"expected a string or an integer, got {type(value).__name__}"
-        ) from error
-    return hashed
-
-
-def _pack_number(rows: Rows, slot: Slot, values: Sequence[Any]) -> None:
-    packed = rows["numbers"][:, slot.start]
-    for row, value in enumerate(values):
-        if value is not None:
-            packed[row] = _finite(slot.feature.name, row, value)
-
-
-def _pack_dense_vector(rows: Rows, slot: Slot, values: Sequence[Any]) -> None:
-    packed = rows["numbers"][:, slot.columns]
-    for row, value in enumerate(values):
-        if value is None:
-            continue
-        if not isinstance(value, list | tuple | np.ndarray) or len(value) != slot.width:
-            raise ValueRejected(slot.feature.name, row, f"expected a list of {slot.width} numbers")
-        packed[row] = [_finite(slot.feature.name, row, number) for number in value]
-
-
-def _finite(name: str, row: int, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        raise ValueRejected(name, row, f"expected a number, got {type(value).__name__}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = float("inf")
-    if not is_float32(number):
-        raise ValueRejected(name, row, f"expected a finite number within float32, got {number}")
-    return number
-
-
-_PACKERS: dict[type, Callable[[Rows, Slot, Sequence[Any]], None]] = {
-    Categorical: _pack_categorical,
-    IdList: _pack_id_list,
-    Number: _pack_number,
-    Bucketised: _pack_number,
-    DenseVector: _pack_dense_vector,
-}

@@ -24,7 +24,8 @@ from torch import nn
 
 from bundle.encoding import Encoder
 from bundle.manifest import Task
-from bundle.rows import RowLayout, hash_value
+from bundle.packing import hash_value
+from bundle.rows import RowLayout
 from bundle.schema import Categorical, Entity, Feature, FeatureSchema, IdList, Number
 from bundle.store import publish
 from model_export.data.fit import FittedFeatures

@@ -24,10 +24,10 @@ from service.errors import (
 )
 from service.metrics import Metrics
 from service.problems import header_text, problem
+from service.queries import new_request_id, parse_query, read_content, request_id_of
 from service.schemas import MAX_REQUEST_ID
 from service.settings import Settings
 from service.values import Query, Ranked, Scored
-from service.wire import new_request_id, parse_query, read_content, request_id_of
 
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer", Scored, Ranked)

@@ -18,12 +18,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import schemas
 from service.answering import Endpoint
+from service.answers import ranked_answer, scored_answer
 from service.errors import FieldError, NotReady, ServiceError
 from service.lifecycle.registry import Model
 from service.openapi import document, problems
 from service.problems import on_error, problem
+from service.queries import new_request_id
 from service.settings import Settings
-from service.wire import new_request_id, ranked_answer, scored_answer
 from service.wiring import Service, build
 
 

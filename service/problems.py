@@ -13,7 +13,7 @@ from fastapi import Request, Response
 from starlette.exceptions import HTTPException
 
 from service.errors import FieldError, InvalidRequest, MethodNotAllowed, QueueFull, ServiceError
-from service.wire import new_request_id
+from service.queries import new_request_id
 
 log = logging.getLogger(__name__)
 

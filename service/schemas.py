@@ -1,6 +1,6 @@
 """The wire: what clients send and get, as pydantic models. The OpenAPI page is made from these.
 
-Known to `wire.py` and `app.py` alone; the rooms take plain values.
+Known to the ends of a request and to `app.py` alone; the rooms take plain values.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from bundle.encoding import Encoder, Vocabularies
-from bundle.rows import hash_value
+from bundle.packing import hash_value
 from bundle.schema import (
     Bucketised,
     Categorical,

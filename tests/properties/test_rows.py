@@ -9,7 +9,8 @@ import numpy as np
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from bundle.rows import NO_VALUE, PADDING, RowLayout, Rows, hash_value
+from bundle.packing import NO_VALUE, PADDING, hash_value
+from bundle.rows import RowLayout, Rows
 from bundle.schema import ENTITIES, Bucketised, Categorical, Entity, IdList, Number
 from tests.unit.bundle.strategies import Columns, Model, models, raw_columns
 

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from bundle.encoding import Vocabularies
-from bundle.rows import hash_value
+from bundle.packing import hash_value
 from bundle.schema import (
     ENTITIES,
     Bucketised,

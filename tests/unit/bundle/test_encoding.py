@@ -7,7 +7,7 @@ import pytest
 
 from bundle.encoding import Encoder, side_layout
 from bundle.errors import ManifestInvalid
-from bundle.rows import hash_value
+from bundle.packing import hash_value
 from bundle.schema import (
     Bucketised,
     Categorical,

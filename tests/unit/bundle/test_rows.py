@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from bundle.errors import ValueRejected
-from bundle.rows import NO_VALUE, RowLayout, hash_value
+from bundle.packing import NO_VALUE, hash_value
+from bundle.rows import RowLayout
 from bundle.schema import Bucketised, Categorical, DenseVector, FeatureSchema, IdList, Number
 
 SCHEMA = FeatureSchema(

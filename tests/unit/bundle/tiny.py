@@ -29,7 +29,8 @@ from bundle.manifest import (
     Task,
     serialise,
 )
-from bundle.rows import Rows, hash_value
+from bundle.packing import hash_value
+from bundle.rows import Rows
 from bundle.schema import Categorical, Feature, FeatureSchema, IdList, Number
 from bundle.store import Golden, digest
 

@@ -11,7 +11,8 @@ from pydantic import TypeAdapter
 
 from bundle.encoding import Encoded, Encoder, Vocabularies
 from bundle.manifest import Task
-from bundle.rows import Rows, hash_value
+from bundle.packing import hash_value
+from bundle.rows import Rows
 from bundle.schema import (
     Bucketised,
     Categorical,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from bundle.rows import hash_value
+from bundle.packing import hash_value
 from bundle.schema import Bucketised, Number
 from model_export.data.declarations import FeatureDeclaration
 from model_export.data.fit import FittedFeatures, fit
