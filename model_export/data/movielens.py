@@ -24,6 +24,10 @@ from model_export.data.history import histories_before
 from model_export.data.impressions import Columns, EntitySample, Feed, Impressions
 from model_export.data.split import TimeSplit
 
+UNKNOWN_YEAR = 0.0
+"""The year of the two films without one. Left out, it would be a default, and every answer with one
+of them would say so."""
+
 _LIKED = 4.0
 
 
@@ -204,7 +208,9 @@ def _ratings(
 def _item_columns(films: list[dict[str, str]]) -> dict[str, list[Any]]:
     return {
         "item_id": [film["item_id"] for film in films],
-        "year": [float(f["release_year"]) if f["release_year"].isdigit() else None for f in films],
+        "year": [
+            float(f["release_year"]) if f["release_year"].isdigit() else UNKNOWN_YEAR for f in films
+        ],
         "genres": [film["class"].split() for film in films],
     }
 

@@ -12,7 +12,12 @@ import pytest
 
 from model_export.data import movielens_files
 from model_export.data.impressions import Feed, Impressions
-from model_export.data.movielens import MovieLensOptions, Ratings, split_feed
+from model_export.data.movielens import (
+    UNKNOWN_YEAR,
+    MovieLensOptions,
+    Ratings,
+    split_feed,
+)
 from model_export.errors import DataInvalid
 
 Moments = dict[tuple[int, int], int]
@@ -144,7 +149,7 @@ def test_samples_hold_every_user_and_item_as_they_are_at_the_end(
         assert seen[0] == max(time for (who, _), time in moments.items() if who == person)
     items = feed.items.table.to_pydict()
     assert items["title"][5] == "Film 5"
-    assert items["year"][:2] == [None, 1995.0]
+    assert items["year"][:2] == [UNKNOWN_YEAR, 1995.0]
     assert feed.items.display == ("title",)
 
 
