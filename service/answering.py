@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from service.bodies import JSON, BodyFormat, format_of
 from service.errors import (
     BodyTooLarge,
+    DeadlineExceeded,
     InvalidRequest,
     MethodNotAllowed,
     ServiceError,
@@ -41,6 +42,8 @@ class Endpoint(Generic[Answer]):
     """An ASGI application that answers one route.
 
     Args:
+        least_wait_s: seconds that any request must wait; when they are more than the limit, a
+            request is refused before it is parsed, so that refusing stays cheap under overload.
         work: what the route does. encode: its answer, as columns or not, in a form -> the body.
     """
 
@@ -49,12 +52,14 @@ class Endpoint(Generic[Answer]):
         settings: Settings,
         metrics: Metrics,
         route: str,
+        least_wait_s: Callable[[], float],
         work: Callable[[Query], Coroutine[Any, Any, Answer]],
         encode: Callable[[Answer, bool, BodyFormat], bytes],
     ) -> None:
         self._settings = settings
         self._metrics = metrics
         self._route = route
+        self._least_wait_s = least_wait_s
         self._work: Callable[[Query], Coroutine[Any, Any, Answer]] = work
         self._encode: Callable[[Answer, bool, BodyFormat], bytes] = encode
         self._answered = metrics.answers.labels(route, 200, "ok")
@@ -67,6 +72,7 @@ class Endpoint(Generic[Answer]):
         request_id = headers.get(b"x-request-id", b"").decode("latin-1") or new_request_id()
         try:
             body, form = await self._read_body(scope, headers, receive)
+            self._refuse_if_hopeless()
             content = read_content(body, form)
             request_id = request_id_of(content) or _checked(request_id)
             query, columns = parse_query(
@@ -93,6 +99,14 @@ class Endpoint(Generic[Answer]):
             self._metrics.answers.labels(self._route, failure.status, failure.code).inc()
         finally:
             self._seconds.observe(time.monotonic() - arrived)
+
+    def _refuse_if_hopeless(self) -> None:
+        wait_ms = self._least_wait_s() * 1000
+        if wait_ms > self._settings.timeout_ms:
+            raise DeadlineExceeded(
+                f"about {wait_ms:.0f} ms of work are waiting; the limit is "
+                f"{self._settings.timeout_ms:.0f} ms"
+            )
 
     async def _read_body(
         self, scope: Scope, headers: dict[bytes, bytes], receive: Receive

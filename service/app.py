@@ -57,10 +57,10 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.service = service
-    rooms = settings, service.metrics
+    rooms, wait = (settings, service.metrics), service.registry.least_wait_s
     app.endpoints = {
-        "/rank": Endpoint(*rooms, "rank", service.pipeline.rank, ranked_answer),
-        "/score": Endpoint(*rooms, "score", service.pipeline.score, scored_answer),
+        "/rank": Endpoint(*rooms, "rank", wait, service.pipeline.rank, ranked_answer),
+        "/score": Endpoint(*rooms, "score", wait, service.pipeline.score, scored_answer),
     }
     _add_operations(app, service)
     document(app)

@@ -85,6 +85,11 @@ class Registry:
             await asyncio.gather(self._following, return_exceptions=True)
         self._loader.shutdown(wait=True)
 
+    def least_wait_s(self) -> float:
+        """Seconds that a request must expect to wait, whichever model it asks; 0 without any."""
+        live = [model.live.batcher.wait_s() for model in self._models.values() if model.live]
+        return min(live, default=0.0)
+
     @contextmanager
     def lease(self, name: str | None, version: int | None) -> Iterator[LoadedVersion]:
         """Hold one version for the length of a request.

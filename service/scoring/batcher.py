@@ -73,6 +73,13 @@ class Batcher:
         self._run_requests = metrics.run_requests.labels(model)
         self._run_seconds = metrics.run_seconds.labels(model)
 
+    def wait_s(self) -> float:
+        """Seconds until rows that came now are expected to be taken."""
+        return self._in_flight_s(time.monotonic()) + self._queue.wait_s()
+
+    def _in_flight_s(self, now: float) -> float:
+        return max((self._run_ends or now) - now, 0.0)
+
     async def score(self, users: Encoded, items: Candidates, deadline: float) -> Answer:
         """Score the N candidates of one request.
 
@@ -86,7 +93,7 @@ class Batcher:
         """
         now = time.monotonic()
         job = Job(users, items, deadline, now, asyncio.get_running_loop().create_future())
-        self._queue.push(job, now, max((self._run_ends or now) - now, 0.0))
+        self._queue.push(job, now, self._in_flight_s(now))
         self._start_run()
         try:
             return await job.future

@@ -95,6 +95,10 @@ class RowQueue:
         self._dropped = metrics.dropped
         self._gauge = metrics.queued_rows.labels(model)
 
+    def wait_s(self) -> float:
+        """Seconds that all waiting rows are expected to take."""
+        return self._cost.predict(self._rows) if self._rows else 0.0
+
     def push(self, job: Job, now: float, in_flight_s: float) -> None:
         """Let a job in.
 
