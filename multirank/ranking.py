@@ -8,9 +8,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:  # heavy imports wait until needed
+    from bundle.store import Bundle
 
 Models = Annotated[Path, typer.Option(envvar="MULTIRANK_MODELS_DIR", help="Published models")]
 Context = Annotated[
@@ -30,19 +33,18 @@ def rank(
     context: Context = None,
 ) -> None:
     """Rank items of the bundle's sample for one user, and print them with every task's score."""
-    from bundle import store
+    from loadtest.samples import SampleUnusable, newest
 
-    names = [model] if model else store.model_names(models)
-    if len(names) != 1:
-        typer.echo(
-            f"{models}: name one model with --model; published: {', '.join(names)}", err=True
-        )
-        raise typer.Exit(2)
-    titles = _sample_titles(models, names[0])
+    try:
+        bundle = newest(models, model or None)
+    except SampleUnusable as error:
+        typer.echo(error, err=True)
+        raise typer.Exit(2) from error
+    titles = _sample_titles(bundle)
     step = max(1, len(titles) // candidates)
     ids = list(titles)[::step][:candidates]
     request = {
-        "model": names[0],
+        "model": bundle.manifest.model,
         "user": {"id": user},
         "context": dict(_named_value(each) for each in context or ()),
         "candidates": {"ids": ids},
@@ -95,14 +97,10 @@ def _post(url: str, body: Mapping[str, Any]) -> Any:
         return json.load(response)
 
 
-def _sample_titles(models: Path, model: str) -> dict[str, str]:
+def _sample_titles(bundle: Bundle) -> dict[str, str]:
     """Id -> what the sample shows of an item, in the order of the sample."""
     import pyarrow.parquet as pq
 
-    from bundle import store
-
-    version = store.versions(models, model)[-1]
-    bundle = store.load(models / model / str(version))
     sample = bundle.manifest.samples["item"]
     table = pq.read_table(bundle.path / sample.file, columns=[sample.key, *sample.display])
     rows = zip(*(table.column(name).to_pylist() for name in table.column_names), strict=True)

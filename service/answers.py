@@ -103,17 +103,15 @@ def _task_rows(scored: Scored, order: np.ndarray[Any, Any]) -> list[dict[str, An
 def _explained_rows(
     explanation: Explanation, scored: Scored, order: np.ndarray[Any, Any]
 ) -> list[dict[str, Any]]:
-    sources = explanation.item_sources
+    contributions = listed(explanation.contributions)
+    baseline = listed(explanation.baseline)
+    ranks = explanation.ranks_without.tolist()
     return [
         {
-            "contributions": dict(
-                zip(scored.tasks, listed(explanation.contributions[row]), strict=True)
-            ),
-            "baseline": listed(explanation.baseline[[row]])[0],
-            "rank_without": dict(
-                zip(scored.tasks, explanation.ranks_without[row].tolist(), strict=True)
-            ),
-            "features": {name: column[row] for name, column in sources.items()},
+            "contributions": dict(zip(scored.tasks, contributions[row], strict=True)),
+            "baseline": baseline[row],
+            "rank_without": dict(zip(scored.tasks, ranks[row], strict=True)),
+            "features": {name: column[row] for name, column in explanation.item_sources.items()},
         }
         for row in order.tolist()
     ]

@@ -88,9 +88,10 @@ class Inputs:
     def fusion_features(self, keys: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
         """Raw numbers for a formula: item features [N], user and context features [1]."""
         numbers = {}
-        for entity, rows in self._rows.items():
-            for name in self._encoder.layouts[entity].slots:
-                if (key := f"{entity}.{name}") in keys:
+        for key in keys:
+            prefix, _, name = key.partition(".")
+            for entity, rows in self._rows.items():
+                if entity == prefix:
                     numbers[key] = self._encoder.raw_number(entity, name, rows)
         return numbers
 

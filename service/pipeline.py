@@ -138,7 +138,7 @@ class Pipeline:
                     "MULTIRANK_ALLOW_REQUEST_FORMULA",
                 )
             else:
-                kinds = {f.key: f.kind for f in version.manifest.features.features}
+                kinds = version.manifest.features.kinds()
                 tasks = version.manifest.task_names
                 fusion = compile_fusion(adhoc_fusion(choice.formula), tasks, kinds)
         except FusionError as error:

