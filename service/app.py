@@ -128,7 +128,8 @@ def _model_status(model: Model) -> dict[str, Any]:
             for status in sorted(model.statuses.values(), key=lambda each: -each.version)
         ],
         "tasks": list(model.live.manifest.task_names) if model.live else [],
-        "fusions": {n: f.version for n, f in model.live.fusions.items()} if model.live else {},
+        "fusions": model.live.formulas.versions() if model.live else {},
+        "fusions_refused": dict(model.fusions.refused),
     }
 
 

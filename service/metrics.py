@@ -68,6 +68,12 @@ class Metrics:
         self.versions_refused = counter(
             "versions_refused", "Versions not let in", "model", "reason"
         )
+        self.fusions_refused = counter(
+            "fusions_refused", "Fusion files and rules not let in", "model", "fusion"
+        )
+        self.fusion_changes = counter(
+            "fusion_changes", "Times another formula went live", "model", "fusion"
+        )
         self.swaps = counter("swaps", "Times another version went live", "model")
         self.leases = gauge("leases", "Requests holding a version", "model", "version")
 

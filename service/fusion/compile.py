@@ -111,7 +111,7 @@ def compile_fusion(
         tasks: the model's tasks, in the order of its score columns.
         features: the kind of every feature by its qualified name, such as `item.price`: per
             candidate for `item.*`, per request for `user.*` and `context.*`. Only those of kind
-            `number` are usable.
+            `number` and `bucketised` are usable, as the raw number.
 
     Raises:
         FusionError: an unknown name or function, a wrong type or number of operands, a formula

@@ -21,14 +21,15 @@ from typing import Literal
 
 from bundle.store import model_names, versions
 from service.errors import NoActiveModel, UnknownModel
-from service.lifecycle.gate import FUSIONS_DIR, Gate, Refused, compile_fusions
+from service.lifecycle.formulas import FUSIONS_DIR
+from service.lifecycle.fusion_files import Fingerprint, FusionFiles, fingerprint
+from service.lifecycle.gate import Gate, Refused
 from service.lifecycle.version import LoadedVersion
 from service.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
 State = Literal["found", "loading", "ready", "draining", "closed", "refused"]
-Fingerprint = frozenset[tuple[str, int, int]]
 _CLOSED_KEPT = 5
 
 
@@ -44,13 +45,17 @@ class VersionStatus:
 
 @dataclass(slots=True, eq=False)
 class Model:
-    """One model: the version that new requests lease, and what became of the others."""
+    """One model: the version that new requests lease, and what became of the others.
+
+    Attributes:
+        fusions: the files of its formulas.
+    """
 
     name: str
+    fusions: FusionFiles
     live: LoadedVersion | None = None
     loaded: dict[int, LoadedVersion] = field(default_factory=dict)
     statuses: dict[int, VersionStatus] = field(default_factory=dict)
-    fusions: Fingerprint = frozenset()
 
 
 class Registry:
@@ -143,35 +148,41 @@ class Registry:
                 log.exception("cannot follow %s", self._directory)
                 names = []
             for name in names:
-                model = self._models.setdefault(name, Model(name))
+                model = self._model(name)
                 try:
                     await self._load_newest(model)
-                    self._reload_fusions(model)
+                    await self.follow_fusions(model.name)
                 except Exception:
                     log.exception("cannot follow %s", self._directory / name)
             await asyncio.sleep(self._poll_s)
+
+    def _model(self, name: str) -> Model:
+        if name not in self._models:
+            directory = self._directory / name / FUSIONS_DIR
+            fusions = FusionFiles(directory, name, self._loader, self._metrics)
+            self._models[name] = Model(name, fusions)
+        return self._models[name]
 
     async def _load_newest(self, model: Model) -> None:
         live = model.live.manifest.version if model.live else 0
         for version in reversed(versions(self._directory, model.name)):
             if version <= live:
                 return
-            fingerprint = self._gate_sees(model.name, version)
+            seen = self._gate_sees(model.name, version)
             status = model.statuses.get(version)
-            if status and status.state == "refused" and status.fingerprint == fingerprint:
+            if status and status.state == "refused" and status.fingerprint == seen:
                 continue
-            model.statuses[version] = VersionStatus(version, fingerprint=fingerprint)
+            model.statuses[version] = VersionStatus(version, fingerprint=seen)
             if await self._try_load(model, version):
                 return
 
     def _gate_sees(self, model: str, version: int) -> Fingerprint:
         """Changes with whatever a version may have been refused for: its files, or the formulas."""
         directory = self._directory / model
-        return _fingerprint(directory / str(version)) | _fingerprint(directory / FUSIONS_DIR)
+        return fingerprint(directory / str(version)) | fingerprint(directory / FUSIONS_DIR)
 
     async def _try_load(self, model: Model, version: int) -> bool:
         self._enter(model, version, "loading")
-        fusions = _fingerprint(self._directory / model.name / FUSIONS_DIR)
         loop = asyncio.get_running_loop()
         try:
             loaded = await loop.run_in_executor(
@@ -184,7 +195,7 @@ class Registry:
             log.exception("%s version %d: loading failed", model.name, version)
             self._refuse(model, version, "load_failed", str(error))
             return False
-        model.fusions = fusions
+        model.fusions.fit_anew()
         previous, model.live = model.live, loaded
         model.loaded[version] = loaded
         self._enter(model, version, "ready")
@@ -202,18 +213,14 @@ class Registry:
         kept = f"version {model.live.manifest.version} stays" if model.live else "none is live"
         log.error("%s version %d refused: %s: %s (%s)", model.name, version, reason, detail, kept)
 
-    def _reload_fusions(self, model: Model) -> None:
-        """Formulas are published without a new version; a wrong one leaves the old in place."""
-        directory = self._directory / model.name / FUSIONS_DIR
-        fingerprint = _fingerprint(directory)
-        if model.live is None or fingerprint == model.fusions:
-            return
-        model.fusions = fingerprint
-        try:
-            model.live.fusions = compile_fusions(directory, model.live.manifest)
-            log.info("%s: fusions are %s", model.name, ", ".join(model.live.fusions) or "none")
-        except Refused as refusal:
-            log.warning("%s: new fusions refused, the old ones stay: %s", model.name, refusal)
+    async def follow_fusions(self, name: str) -> None:
+        """Fit formulas that have changed to every version that new requests can reach."""
+        model = self._models[name]
+        if model.live is not None:
+            states = model.statuses.items()
+            ready = {version for version, status in states if status.state == "ready"}
+            served = [each for version, each in model.loaded.items() if version in ready]
+            await model.fusions.follow(served)
 
     def _close_if_drained(self, held: LoadedVersion) -> None:
         model = self._models[held.manifest.model]
@@ -235,18 +242,3 @@ class Registry:
             gauge.remove(model.name, version, status.state)
         gauge.labels(model.name, version, state).set(1)
         status.state, status.reason = state, reason
-
-
-def _fingerprint(directory: Path) -> Fingerprint:
-    """Names, sizes and times of the files of a directory: changes whenever one of them does."""
-    if not directory.is_dir():
-        return frozenset()
-    return frozenset(_look(path) for path in directory.iterdir())
-
-
-def _look(path: Path) -> tuple[str, int, int]:
-    try:
-        stat = path.stat()  # through links: a file that is linked in may change elsewhere
-    except OSError:
-        stat = path.lstat()  # a link that leads nowhere
-    return path.name, stat.st_size, stat.st_mtime_ns

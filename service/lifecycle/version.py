@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bundle.encoding import Encoder
 from bundle.manifest import Manifest
-from service.fusion.compile import CompiledFusion
+from service.lifecycle.formulas import Formulas
 from service.scoring.batcher import Batcher
 
 
@@ -16,12 +15,12 @@ class LoadedVersion:
     """A version that was let in.
 
     Attributes:
-        fusions: name -> formula compiled for this version's tasks; replaced as a whole.
+        formulas: compiled for this version's tasks; replaced as a whole.
         leases: requests that hold this version; it is closed only at zero.
     """
 
     manifest: Manifest
     encoder: Encoder
     batcher: Batcher
-    fusions: Mapping[str, CompiledFusion]
+    formulas: Formulas
     leases: int = 0

@@ -16,6 +16,7 @@ import pytest
 from bundle.manifest import Manifest
 from bundle.store import load
 from service.errors import NoActiveModel, UnknownModel
+from service.lifecycle.formulas import Formulas
 from service.lifecycle.gate import Gate, Refused
 from service.lifecycle.registry import Model, Registry
 from service.lifecycle.version import LoadedVersion
@@ -46,7 +47,7 @@ class FakeGate:
         if error := self.refused.get((model, version)):
             raise error
         manifest = self._manifest.model_copy(update={"model": model, "version": version})
-        return LoadedVersion(manifest, cast("Any", None), cast("Any", None), {})
+        return LoadedVersion(manifest, cast("Any", None), cast("Any", None), Formulas())
 
 
 class Bench:
