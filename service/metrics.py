@@ -68,6 +68,12 @@ class Metrics:
         self.versions_refused = counter(
             "versions_refused", "Versions not let in", "model", "reason"
         )
+        self.deployment_generation = gauge(
+            "deployment_generation", "Generation of the deployment file that is followed", "model"
+        )
+        self.deployments_refused = counter(
+            "deployments_refused", "Deployment files that could not be read", "model"
+        )
         self.swaps = counter("swaps", "Times another version went live", "model")
         self.leases = gauge("leases", "Requests holding a version", "model", "version")
 
