@@ -129,7 +129,7 @@ def _model_status(model: Model) -> dict[str, Any]:
         ],
         "tasks": list(model.live.manifest.task_names) if model.live else [],
         "fusions": model.live.formulas.versions() if model.live else {},
-        "fusions_refused": dict(model.fusions.refused),
+        "fusions_refused": dict(model.refused_fusions),
     }
 
 

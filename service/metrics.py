@@ -74,6 +74,12 @@ class Metrics:
         self.fusion_changes = counter(
             "fusion_changes", "Times another formula went live", "model", "fusion"
         )
+        self.deployment_generation = gauge(
+            "deployment_generation", "Generation of the deployment file that is followed", "model"
+        )
+        self.deployments_refused = counter(
+            "deployments_refused", "Deployment files that could not be read", "model"
+        )
         self.swaps = counter("swaps", "Times another version went live", "model")
         self.leases = gauge("leases", "Requests holding a version", "model", "version")
 

@@ -13,6 +13,7 @@ from bundle.store import Bundle
 from service.features.embedded import EmbeddedStore, load_embedded
 from service.features.redis import RedisStore
 from service.features.source import FeatureSource, FeatureStore
+from service.lifecycle.follower import Follower
 from service.lifecycle.gate import Gate
 from service.lifecycle.registry import Registry
 from service.metrics import Metrics
@@ -27,6 +28,7 @@ class Service:
     settings: Settings
     metrics: Metrics
     registry: Registry
+    follower: Follower
     features: FeatureSource
     pipeline: Pipeline
     executor: ThreadPoolExecutor
@@ -34,11 +36,11 @@ class Service:
     def start(self) -> None:
         """Begin to follow the feature store and the models directory."""
         self.features.start()
-        self.registry.start()
+        self.follower.start()
 
     async def stop(self) -> None:
         """Close from the roof down."""
-        await self.registry.stop()
+        await self.follower.stop()
         await self.features.close()
         self.executor.shutdown(wait=True)
 
@@ -70,9 +72,17 @@ def build(settings: Settings) -> Service:
         item_cache_bytes=settings.item_cache_bytes,
         metrics=metrics,
     )
-    registry = Registry(settings.models_dir, gate, settings.poll_interval_ms / 1000, metrics)
+    registry = Registry(metrics, lambda closed: follower.release(closed))
+    follower = Follower(
+        settings.models_dir,
+        registry,
+        gate,
+        settings.poll_interval_ms / 1000,
+        settings.memory_budget_bytes,
+        metrics,
+    )
     pipeline = Pipeline(registry, features, settings.allow_request_formula, metrics)
-    return Service(settings, metrics, registry, features, pipeline, executor)
+    return Service(settings, metrics, registry, follower, features, pipeline, executor)
 
 
 def _feature_store(

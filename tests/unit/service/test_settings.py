@@ -20,6 +20,7 @@ OTHER_VALUES: dict[str, tuple[str, object]] = {
     "item_features_file": ("items.parquet", Path("items.parquet")),
     "feature_failure": ("error", "error"),
     "allow_request_formula": ("true", True),
+    "memory_budget_bytes": ("1000000", 1_000_000),
     "admin_token": ("secret", SecretStr("secret")),
     "log_level": ("debug", "debug"),
 }
