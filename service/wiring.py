@@ -13,6 +13,7 @@ from bundle.store import Bundle
 from service.features.embedded import EmbeddedStore, load_embedded
 from service.features.redis import RedisStore
 from service.features.source import FeatureSource, FeatureStore
+from service.lifecycle.board import Board
 from service.lifecycle.follower import Follower
 from service.lifecycle.gate import Gate
 from service.lifecycle.registry import Registry
@@ -29,6 +30,7 @@ class Service:
     metrics: Metrics
     registry: Registry
     follower: Follower
+    board: Board
     features: FeatureSource
     pipeline: Pipeline
     executor: ThreadPoolExecutor
@@ -72,6 +74,7 @@ def build(settings: Settings) -> Service:
         item_cache_bytes=settings.item_cache_bytes,
         metrics=metrics,
     )
+    board = Board(None, 0, settings.poll_interval_ms / 1000)
     registry = Registry(metrics, lambda closed: follower.release(closed))
     follower = Follower(
         settings.models_dir,
@@ -80,9 +83,10 @@ def build(settings: Settings) -> Service:
         settings.poll_interval_ms / 1000,
         settings.memory_budget_bytes,
         metrics,
+        board,
     )
     pipeline = Pipeline(registry, features, settings.allow_request_formula, metrics)
-    return Service(settings, metrics, registry, follower, features, pipeline, executor)
+    return Service(settings, metrics, registry, follower, board, features, pipeline, executor)
 
 
 def _feature_store(

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from service.fusion.document import Document, Place, Tree, read_document
 from service.fusion.errors import FusionError
 from service.fusion.formula import Fusion, resolved_fusion
 
 RULES = "rules"  # the name of the file that says which fusion a request gets
+NO_CHANGES: Mapping[str, bytes] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,11 @@ class Fusions:
     mistakes: Mapping[str, FusionError]
 
 
-def read_fusions(directory: Path) -> Fusions:
+def read_fusions(directory: Path, changed: Mapping[str, bytes] = NO_CHANGES) -> Fusions:
     """Read every `<name>.yaml` of a directory; one that is wrong does not harm its neighbours.
+
+    Args:
+        changed: contents, by name, that stand in for what the directory has.
 
     Raises:
         OSError: the directory cannot be read.
@@ -40,7 +45,7 @@ def read_fusions(directory: Path) -> Fusions:
                 texts[path.stem] = path.read_bytes()
             except OSError as error:
                 unreadable[path.stem] = FusionError(f"{path.name}: {error.strerror}")
-    parsed = parse_fusions(texts)
+    parsed = parse_fusions({**texts, **{n: text for n, text in changed.items() if n != RULES}})
     return Fusions(parsed.usable, unreadable | dict(parsed.mistakes))
 
 

@@ -183,18 +183,33 @@ def rollback(now: Deployment, published: Sequence[int]) -> Roles:
     if roles.canary is not None:
         return Roles(stable=roles.stable, shadow=roles.shadow, pinned=roles.pinned)
     current = _numbered(roles.stable, published)
-    before = [each for each in _stables_before(now) if each != current and each in published]
+    before = [each for each in stables_before(now) if each != current and each in published]
     lower = [each for each in published if each < current]
     if not before and not lower:
         raise DeploymentInvalid(f"there is no version before {current} to roll back to")
     return deploy(roles, before[-1] if before else max(lower), published)
 
 
-def _stables_before(now: Deployment) -> list[Stable]:
+def in_words(deployment: Deployment) -> str:
+    """One line for people."""
+    roles = deployment.roles
+    parts = [f"{deployment.generation}: stable {roles.stable}"]
+    if roles.canary:
+        parts.append(f"canary {roles.canary.version} for {roles.canary.percent:g} %")
+    if roles.shadow:
+        parts.append(f"shadow {roles.shadow.version}")
+    if roles.pinned:
+        parts.append(f"pinned {', '.join(map(str, roles.pinned))}")
+    limits = deployment.limits.model_dump(exclude_none=True)
+    parts += [f"{name} {value:g}" for name, value in limits.items()]
+    return ", ".join(parts)
+
+
+def stables_before(now: Deployment) -> list[Stable]:
     """The stable versions that were left for another, without those that were rolled back."""
     left: list[Stable] = []
     after = [*(entry.before.stable for entry in now.history[1:]), now.roles.stable]
-    for entry, stable in zip(now.history, after, strict=True):
+    for entry, stable in zip(now.history, after, strict=False):
         if stable == entry.before.stable:
             continue
         if entry.action == "rollback" and stable in left:

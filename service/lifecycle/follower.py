@@ -11,19 +11,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from bundle.store import model_names, versions
 from service.lifecycle import memory
-from service.lifecycle.deployment import NEWEST, Deployment, DeploymentInvalid
+from service.lifecycle.board import Board
+from service.lifecycle.deployment import (
+    NEWEST,
+    Deployment,
+    DeploymentInvalid,
+    in_words,
+    stables_before,
+)
 from service.lifecycle.deployment_file import read
 from service.lifecycle.formulas import FUSIONS_DIR
 from service.lifecycle.fusion_files import FusionFiles
 from service.lifecycle.gate import Gate, Refused
 from service.lifecycle.registry import Model, Registry
+from service.lifecycle.report import part
 from service.lifecycle.version import Fingerprint, LoadedVersion, State, VersionStatus, fingerprint
 from service.metrics import Metrics
 
@@ -54,7 +61,10 @@ class Follower:
     Args:
         poll_s: seconds between two looks at the directory.
         memory_budget_bytes: of all loaded versions together; None for no limit.
-        looked: called after every look, when all parts are assigned.
+        board: told after every look what this worker serves.
+
+    Attributes:
+        looked: set once every version that was wanted at the start is live or refused.
     """
 
     def __init__(
@@ -65,7 +75,7 @@ class Follower:
         poll_s: float,
         memory_budget_bytes: int | None,
         metrics: Metrics,
-        looked: Callable[[], None] = lambda: None,
+        board: Board,
     ) -> None:
         self._directory = directory
         self._registry = registry
@@ -73,7 +83,8 @@ class Follower:
         self._poll_s = poll_s
         self._budget = memory_budget_bytes
         self._metrics = metrics
-        self._looked = looked
+        self._board = board
+        self.looked = asyncio.Event()
         self._wake = asyncio.Event()
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._following: asyncio.Task[None] | None = None
@@ -97,7 +108,13 @@ class Follower:
         """Look at once: something has changed."""
         self._wake.set()
 
-    def settled(self, model: Model) -> bool:
+    def _report(self) -> None:
+        settled = {model: self._settled(model) for model in self._registry.models}
+        self._board.put({model.name: part(model, done) for model, done in settled.items()})
+        if all(settled.values()):
+            self.looked.set()
+
+    def _settled(self, model: Model) -> bool:
         """Whether all parts are given as the deployment says, as far as its versions allow."""
         wanted = self._wanted(model)
         return model.problem is None and not any(
@@ -121,7 +138,7 @@ class Follower:
                     log.exception("cannot follow %s", self._directory / name)
             if self._loading is None:
                 self._load_next()
-            self._looked()
+            self._report()
             try:
                 await asyncio.wait_for(self._wake.wait(), self._poll_s)
             except TimeoutError:
@@ -149,7 +166,7 @@ class Follower:
             before, model.deployment = model.deployment, deployment
             self._metrics.deployment_generation.labels(model.name).set(deployment.generation)
             if before is not None or deployment.generation:
-                log.info("%s: deployment %s", model.name, _in_words(deployment))
+                log.info("%s: deployment %s", model.name, in_words(deployment))
 
     def _keep_deployment(self, model: Model, problem: str) -> None:
         if model.problem != problem:
@@ -163,11 +180,22 @@ class Follower:
             return Wanted(None, None, None, ())
         roles = model.deployment.roles
         return Wanted(
-            self._newest(model) if roles.stable == NEWEST else roles.stable,
+            self._stable(model, model.deployment),
             roles.canary.version if roles.canary else None,
             roles.shadow.version if roles.shadow else None,
             roles.pinned,
         )
+
+    def _stable(self, model: Model, deployment: Deployment) -> int | None:
+        stable = deployment.roles.stable
+        if stable == NEWEST:
+            return self._newest(model)
+        if model.live is None and self._was_refused(model, stable):
+            # as a running service would have kept it: the one before is better than none
+            for before in reversed(stables_before(deployment)):
+                if before != NEWEST and not self._was_refused(model, before):
+                    return before
+        return stable
 
     def _newest(self, model: Model) -> int | None:
         """The newest version that was not refused; never one older than the live one."""
@@ -269,15 +297,3 @@ class Follower:
 def _drop(held: list[LoadedVersion]) -> None:
     held.clear()
     memory.give_back()
-
-
-def _in_words(deployment: Deployment) -> str:
-    roles = deployment.roles
-    parts = [f"{deployment.generation}: stable {roles.stable}"]
-    if roles.canary:
-        parts.append(f"canary {roles.canary.version} for {roles.canary.percent:g} %")
-    if roles.shadow:
-        parts.append(f"shadow {roles.shadow.version}")
-    if roles.pinned:
-        parts.append(f"pinned {', '.join(map(str, roles.pinned))}")
-    return ", ".join(parts)

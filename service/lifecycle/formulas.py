@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bundle.manifest import Manifest
 from service.fusion.compile import CompiledFusion, compile_fusion
-from service.fusion.directory import RULES, read_fusions
+from service.fusion.directory import NO_CHANGES, RULES, read_fusions
 from service.fusion.errors import FusionError
 from service.fusion.formula import Fusion
 from service.fusion.history import History
@@ -57,19 +57,24 @@ class Fitted:
     refused: Mapping[str, str] = field(default_factory=dict)
 
 
-def fit(directory: Path, versions: Sequence[tuple[Manifest, Formulas]]) -> Fitted:
+def fit(
+    directory: Path,
+    versions: Sequence[tuple[Manifest, Formulas]],
+    changed: Mapping[str, bytes] = NO_CHANGES,
+) -> Fitted:
     """Fit the files of a directory to versions.
 
     Args:
         directory: of the fusions; a model that has none can still be asked for scores.
         versions: each with what it keeps where a file cannot be used.
+        changed: contents, by name, that stand in for what the directory has.
 
     Raises:
         OSError: the directory cannot be read.
     """
     if not directory.is_dir():
         return Fitted([Formulas() for _ in versions])
-    read = read_fusions(directory)
+    read = read_fusions(directory, changed)
     accepted: dict[str, Fusion | Rules] = {}
     refused = {name: str(mistake) for name, mistake in read.mistakes.items()}
     fusions: list[dict[str, CompiledFusion]] = [{} for _ in versions]
@@ -87,21 +92,27 @@ def fit(directory: Path, versions: Sequence[tuple[Manifest, Formulas]]) -> Fitte
             mine[name] = one
     for mine, (_, before) in zip(fusions, versions, strict=True):
         mine |= {name: before.fusions[name] for name in refused if name in before.fusions}
-    rules = _fit_rules(directory, versions, fusions, accepted, refused)
+    content = changed.get(RULES, _rules_file(directory))
+    if content is None:
+        return Fitted([Formulas(mine) for mine in fusions], accepted, refused)
+    rules = _fit_rules(content, versions, fusions, accepted, refused)
     return Fitted(list(map(Formulas, fusions, rules)), accepted, refused)
 
 
+def _rules_file(directory: Path) -> bytes | None:
+    try:
+        return (directory / f"{RULES}.yaml").read_bytes()
+    except FileNotFoundError:
+        return None
+
+
 def _fit_rules(
-    directory: Path,
+    content: bytes,
     versions: Sequence[tuple[Manifest, Formulas]],
     fusions: Sequence[Mapping[str, CompiledFusion]],
     accepted: dict[str, Fusion | Rules],
     refused: dict[str, str],
 ) -> list[CompiledRules | None]:
-    try:
-        content = (directory / f"{RULES}.yaml").read_bytes()
-    except FileNotFoundError:
-        return [None] * len(versions)
     try:
         rules = parse_rules(content)
         compiled: list[CompiledRules | None] = [

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from bundle.encoding import Encoder
-from bundle.errors import BundleError, FileUnsafe, ManifestInvalid
+from bundle.errors import BundleError
 from bundle.manifest import Manifest
 from bundle.rows import Rows
-from bundle.store import Bundle, Golden, load
+from bundle.store import Bundle, Golden, load_version
 from service.lifecycle.formulas import FUSIONS_DIR, Formulas, fit, last_live
 from service.lifecycle.memory import estimate_bytes
 from service.lifecycle.version import LoadedVersion, State
@@ -94,7 +94,7 @@ class Gate:
         """
         enter("verifying")
         try:
-            bundle = verify(models, model, version)
+            bundle = load_version(models, model, version)
             manifest = bundle.manifest
             memory_bytes = estimate_bytes(bundle, self.item_cache_bytes)
             if free_bytes is not None and memory_bytes > free_bytes:
@@ -132,24 +132,6 @@ class Gate:
             started = time.monotonic()
             stages.score(users, padded, np.zeros(rows, np.int64))
             batcher.cost.observe(rows, time.monotonic() - started)
-
-
-def verify(models: Path, model: str, version: int) -> Bundle:
-    """Open a published version's directory, and nothing else.
-
-    Raises:
-        BundleError: a file is not as the manifest says, or the manifest not of this directory.
-    """
-    directory = models / model / str(version)
-    if directory.is_symlink():
-        raise FileUnsafe(f"{version}: must be a plain directory, not a link")
-    bundle = load(directory)
-    manifest = bundle.manifest
-    if (manifest.model, manifest.version) != (model, version):
-        raise ManifestInvalid(
-            f"manifest says {manifest.model} {manifest.version}, the directory {model} {version}"
-        )
-    return bundle
 
 
 def replay(stages: StagedModel, encoder: Encoder, golden: Golden, tasks: tuple[str, ...]) -> None:

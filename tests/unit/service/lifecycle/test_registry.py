@@ -16,6 +16,7 @@ import pytest
 from bundle.manifest import Manifest
 from bundle.store import load
 from service.errors import NoActiveModel, UnknownModel
+from service.lifecycle.board import Board
 from service.lifecycle.follower import Follower
 from service.lifecycle.formulas import Formulas
 from service.lifecycle.gate import Gate, Refused
@@ -72,8 +73,10 @@ class Bench:
         self.registry = Registry(
             self.metrics, lambda closed: self.closed.append(closed.manifest.version)
         )
+        gate = cast("Gate", self.gate)
+        self.board = Board(None, 0, 0.002)
         self.follower = Follower(
-            directory, self.registry, cast("Gate", self.gate), 0.002, budget, self.metrics
+            directory, self.registry, gate, 0.002, budget, self.metrics, self.board
         )
 
     def publish(self, version: int, model: str = "tiny") -> Path:
