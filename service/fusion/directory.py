@@ -107,7 +107,10 @@ def _resolved(line: Sequence[Document]) -> Document:
     places: dict[tuple[str, ...], Place] = {}
     for document in reversed(line):
         tree = _merged(tree, document.tree)
-        places |= document.places
+        # A weight given as a bare number stands for the whole of the inherited one.
+        bare = {path for path, place in document.places.items() if place.value is not place.key}
+        kept = {path: place for path, place in places.items() if path[:2] not in bare}
+        places = {**kept, **document.places}
     return Document(line[0].whole, tree, places)
 
 

@@ -110,6 +110,8 @@ def _misfit(
 ) -> FusionError:
     """What pydantic refuses, in the words of the file and at its place."""
     path = tuple(str(each) for each in error["loc"] if each != "[key]")
+    if error["type"] == "weight_bounds":
+        path = (*path, "default")
     kind, field = error["type"], path[-1]
     if kind == "missing":
         return document.error(f"'{field}' is missing", path)

@@ -63,7 +63,7 @@ class Weight(BaseModel):
             raise PydanticCustomError(
                 "weight_bounds",
                 "the default {default} is not within {minimum} .. {maximum}",
-                self.model_dump(),
+                {name: f"{value:g}" for name, value in self.model_dump().items()},
             )
         return self
 
