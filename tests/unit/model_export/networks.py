@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
-from bundle.encoding import Encoded, Encoder, Vocabularies
+from bundle.encoding import Encoded, Encoder
 from bundle.manifest import Task
 from bundle.packing import hash_value
 from bundle.rows import Rows
@@ -21,6 +21,7 @@ from bundle.schema import (
     IdList,
     Number,
 )
+from bundle.vocabulary import Vocabularies
 from model_export.models import families
 from model_export.models.base import MultiTaskModel
 
