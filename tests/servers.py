@@ -124,7 +124,8 @@ class Redis:
 
 def environment(**settings: object) -> dict[str, str]:
     """The whole environment of a `multirank` process: nothing of the caller's own settings."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+    inherited = ("PATH", "HOME", "TMPDIR", "PYTHONPATH")
+    kept = {name: os.environ[name] for name in inherited if name in os.environ}
     given = {f"MULTIRANK_{name.upper()}": str(value) for name, value in settings.items()}
     return {"PYTHONWARNINGS": "default", **kept, **given}
 
