@@ -58,6 +58,9 @@ class Registry:
 
     Args:
         poll_s: seconds between two looks at the directory.
+
+    Attributes:
+        looked: set once every version found at the start is live or refused.
     """
 
     def __init__(self, models: Path, gate: Gate, poll_s: float, metrics: Metrics) -> None:
@@ -68,11 +71,17 @@ class Registry:
         self._models: dict[str, Model] = {}
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._following: asyncio.Task[None] | None = None
+        self.looked = asyncio.Event()
 
     @property
     def models(self) -> list[Model]:
         """All models seen, by name."""
         return [self._models[name] for name in sorted(self._models)]
+
+    @property
+    def ready(self) -> bool:
+        """Whether there are models, and every one has a live version."""
+        return bool(self._models) and all(model.live for model in self._models.values())
 
     def start(self) -> None:
         """Begin to follow the directory; the first versions are loaded in the background."""
@@ -149,6 +158,7 @@ class Registry:
                     self._reload_fusions(model)
                 except Exception:
                     log.exception("cannot follow %s", self._directory / name)
+            self.looked.set()
             await asyncio.sleep(self._poll_s)
 
     async def _load_newest(self, model: Model) -> None:
@@ -222,17 +232,17 @@ class Registry:
             return
         del model.loaded[version]
         self._enter(model, version, "closed")
-        self._metrics.leases.remove(model.name, version)
+        self._metrics.forget(self._metrics.leases, model.name, version)
         closed = [v for v, status in model.statuses.items() if status.state == "closed"]
         for old in sorted(closed)[:-_CLOSED_KEPT]:
             del model.statuses[old]
-            self._metrics.version_state.remove(model.name, old, "closed")
+            self._metrics.forget(self._metrics.version_state, model.name, old, "closed")
 
     def _enter(self, model: Model, version: int, state: State, reason: str | None = None) -> None:
         status = model.statuses[version]
         gauge = self._metrics.version_state
         if status.state != "found":
-            gauge.remove(model.name, version, status.state)
+            self._metrics.forget(gauge, model.name, version, status.state)
         gauge.labels(model.name, version, state).set(1)
         status.state, status.reason = state, reason
 
