@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +19,12 @@ from model_export.data import loaders
 from model_export.data.encoded import encode, pack
 from model_export.data.fit import fit
 from model_export.data.impressions import Impressions
+from model_export.data.tasks import check_learnable
 from model_export.export import contents_of, write_bundle
-from model_export.models import families
-from model_export.training import run_directory, trainer
+from model_export.training import device as devices
+from model_export.training import processes, run_directory, trainer
 from model_export.training.evaluation import evaluate
+from model_export.training.processes import Processes
 from model_export.training.run_directory import Examples, RunWriter, Summary
 
 _EXAMPLE_USERS, _EXAMPLE_ROWS = 16, 512
@@ -49,12 +50,33 @@ def run(config: Config | Path, runs: Path, models: Path, console: Console = _SIL
     return publish(directory, models, console)
 
 
-def train(config: Config, directory: Path, console: Console = _SILENT) -> Path:
+def train(
+    config: Config, directory: Path, console: Console = _SILENT, *, resume: bool = False
+) -> Path:
     """Train one configuration into a run directory; returns the directory.
+
+    Under torchrun all processes train together, and the first one writes.
+
+    Args:
+        resume: go on after the last epoch of an interrupted training of the same configuration.
 
     Raises:
         TrainingError: the data cannot be had, or does not fit the configuration.
     """
+    device = devices.choose(config.training.device)
+    with devices.threads(config.training.threads), processes.joined(device) as group:
+        _train(config, directory, console if group.is_first else _SILENT, resume, device, group)
+    return directory
+
+
+def _train(
+    config: Config,
+    directory: Path,
+    console: Console,
+    resume: bool,
+    device: torch.device,
+    group: Processes,
+) -> None:
     feed = loaders.load(config.data)
     report.print_sizes(feed, console)
     features = fit(config.features, feed.train)
@@ -62,19 +84,38 @@ def train(config: Config, directory: Path, console: Console = _SILENT) -> Path:
     train_set, validation_set, test_set = (
         encode(part, config.tasks, encoder) for part in (feed.train, feed.validation, feed.test)
     )
+    check_learnable(
+        config.tasks,
+        ((train_set.labels != 0) & train_set.masks).sum(axis=0).tolist(),
+        train_set.masks.sum(axis=0).tolist(),
+        feed.train.origin,
+    )
     tasks = [task.served() for task in config.tasks]
-    writer = RunWriter(directory, config)
+    writer = RunWriter(directory, config, resume) if group.is_first else None
+    resumed = group.from_first(writer.checkpoint if writer else None)
     started = time.monotonic()
-    epochs = 0
-    with torch.random.fork_rng(), _threads(config.training.threads):
+    epochs = len(resumed.epochs) if resumed else 0
+    with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        model = families.build(config.architecture, features.schema, tasks)
-        model.fit_label_scale(train_set.labels, train_set.masks)
-        for epoch in trainer.train(model, config, train_set, validation_set, console):
-            writer.metrics(vars(epoch))
+        model = run_directory.network(config, features.schema).to(device)
+        model.outputs.fit(train_set.labels, train_set.masks)
+        for epoch in trainer.train(
+            model,
+            config,
+            train_set,
+            validation_set,
+            console,
+            processes=group,
+            checkpoints=directory,
+            resumed=resumed,
+        ):
+            if writer:
+                writer.epoch(asdict(epoch))
             epochs = epoch.number
-        test = evaluate(model, tasks, test_set)
-    writer.metrics({"test": test})
+    if writer is None:
+        return
+    test = evaluate(model, tasks, test_set)
+    writer.test(test)
     summary = Summary(
         dataset=feed.description,
         sizes=feed.sizes(),
@@ -82,9 +123,10 @@ def train(config: Config, directory: Path, console: Console = _SILENT) -> Path:
         seconds=round(time.monotonic() - started, 2),
         test=test,
     )
-    writer.finish(model, features, _examples(feed.test, encoder), (feed.users, feed.items), summary)
+    writer.finish(
+        model.cpu(), features, _examples(feed.test, encoder), (feed.users, feed.items), summary
+    )
     report.print_summary(config, summary, console)
-    return directory
 
 
 def export(directory: Path, console: Console = _SILENT) -> Path:
@@ -115,16 +157,6 @@ def publish(directory: Path, models: Path, console: Console = _SILENT) -> Path:
         note = "" if written else " is there already and stays as it is"
         console.print(f"formula:   {file}{note}", highlight=False, soft_wrap=True)
     return published
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _examples(part: Impressions, encoder: Encoder) -> Examples:

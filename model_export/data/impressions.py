@@ -33,6 +33,8 @@ class Impressions:
         item_row: int64 [N], the item each candidate row is about.
         outcomes: float32 [N] for each observed behaviour; NaN where it was not observed.
         groups: int64 [N], a number for each person, for metrics taken per user.
+        origin: the file that the rows come from, or what else they are called in messages.
+        origin_rows: int64 [N], the number of each candidate row in the origin, the first being 1.
     """
 
     users: Columns
@@ -42,9 +44,16 @@ class Impressions:
     item_row: npt.NDArray[np.int64]
     outcomes: Mapping[str, npt.NDArray[np.float32]]
     groups: npt.NDArray[np.int64]
+    origin: str = "data"
+    origin_rows: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.user_row)
+
+    def where(self, row: int) -> str:
+        """Where candidate row `row` was read: `clicks.csv, row 17`."""
+        number = row + 1 if self.origin_rows is None else int(self.origin_rows[row])
+        return f"{self.origin}, row {number}"
 
     def count(self, entity: Entity) -> int:
         """Number of impressions (for user and context) or items."""

@@ -11,8 +11,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
@@ -20,6 +18,7 @@ from torch import nn
 from bundle.manifest import Task
 from bundle.schema import FeatureSchema
 from model_export.models.inputs import EmbeddingTable, FirstLayer, SideInputs
+from model_export.models.outputs import Output, TaskOutputs
 
 Width = Annotated[int, Field(ge=1)]
 
@@ -53,10 +52,6 @@ class MultiTaskModel(nn.Module, ABC):
     task_modules: ClassVar[tuple[str, ...]] = ("towers",)
     """Names of the modules whose parameters belong to tasks alone."""
 
-    is_binary: torch.Tensor
-    label_mean: torch.Tensor
-    label_std: torch.Tensor
-
     def __init__(
         self,
         schema: FeatureSchema,
@@ -70,10 +65,7 @@ class MultiTaskModel(nn.Module, ABC):
         self.item_inputs = SideInputs(schema, "item", self.embeddings)
         self.first = FirstLayer(self.user_inputs.width, self.item_inputs.width, first_width)
         self.task_kinds = tuple(task.kind for task in tasks)
-        is_binary = torch.tensor([task.kind == "binary" for task in tasks])
-        self.register_buffer("is_binary", is_binary, persistent=False)
-        self.register_buffer("label_mean", torch.zeros(len(tasks)))
-        self.register_buffer("label_std", torch.ones(len(tasks)))
+        self.outputs = TaskOutputs([Output.of_kind(task.kind) for task in tasks])
 
     @abstractmethod
     def logits_from_first(self, first: torch.Tensor) -> torch.Tensor:
@@ -107,16 +99,9 @@ class MultiTaskModel(nn.Module, ABC):
     def joint_stage(
         self, user_tensor: torch.Tensor, item_tensor: torch.Tensor, user_row: torch.Tensor
     ) -> torch.Tensor:
-        """The same inputs -> task_scores float32 [N, T].
-
-        A binary task's score is a probability, a regression task's is in its label's unit.
-        """
-        logits = self.joint_logits(user_tensor, item_tensor, user_row)
-        if "regression" not in self.task_kinds:
-            return torch.sigmoid(logits)
-        return torch.where(
-            self.is_binary, torch.sigmoid(logits), logits * self.label_std + self.label_mean
-        )
+        """The same inputs -> task_scores of the S served tasks, float32 [N, S]."""
+        scores: torch.Tensor = self.outputs(self.joint_logits(user_tensor, item_tensor, user_row))
+        return scores
 
     def forward(
         self,
@@ -167,17 +152,3 @@ class MultiTaskModel(nn.Module, ABC):
         """
         own = {id(parameter) for parameter in self.task_parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in own]
-
-    def fit_label_scale(
-        self, labels: npt.NDArray[np.float32], masks: npt.NDArray[np.bool_]
-    ) -> None:
-        """Take mean and deviation of the regression labels, [N, T], where they are defined."""
-        for task in torch.nonzero(~self.is_binary).flatten().tolist():
-            defined = labels[masks[:, task], task]
-            if len(defined):
-                self.label_mean[task] = float(defined.mean(dtype=np.float64))
-                self.label_std[task] = float(defined.std(dtype=np.float64)) or 1.0
-
-    def standardise(self, labels: torch.Tensor) -> torch.Tensor:
-        """Labels [N, T] on the scale of the logits; binary labels stay as they are."""
-        return (labels - self.label_mean) / self.label_std

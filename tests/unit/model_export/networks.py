@@ -79,7 +79,7 @@ def build(
             # Biases near zero and small embeddings would hide which input matters.
             torch.nn.init.normal_(parameter, std=0.4 if "bias" not in name else 0.1)
     labels = np.array([[0, 0, 10], [1, 1, 50]], np.float32)
-    model.fit_label_scale(labels, np.ones_like(labels, bool))
+    model.outputs.fit(labels, np.ones_like(labels, bool))
     return model.eval()
 
 

@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model_export.losses import task_losses
 from model_export.models.layers import Gate, StackedLinear
 from model_export.models.mmoe import MMoE
 from model_export.parity import differences, torch_scores
-from model_export.training.losses import task_losses
 from tests.unit.model_export import networks
 
 every_family = pytest.mark.parametrize("family", networks.FAMILIES)
@@ -118,7 +118,8 @@ def test_a_task_that_is_masked_everywhere_moves_nothing_of_its_own(family: str) 
     model = networks.build(family).train()
     logits = networks.logits(model, user, item, np.arange(32) % 6)
     masks = torch.tensor([True, False, True]).expand(32, 3)
-    losses = task_losses(logits, torch.zeros(32, 3), masks, model.is_binary)
+    each = [output.loss for output in model.outputs.outputs]
+    losses = task_losses(each, logits, torch.zeros(32, 3), masks, [1, 1, 1], masks.sum(dim=0))
     torch.autograd.backward(losses.sum())
     assert losses[1] == 0
     for name, parameter in model.named_parameters():
