@@ -20,6 +20,7 @@ from model_export.data import loaders
 from model_export.data.encoded import encode, pack
 from model_export.data.fit import fit
 from model_export.data.impressions import Impressions
+from model_export.errors import DataInvalid
 from model_export.export import contents_of, write_bundle
 from model_export.models import families
 from model_export.training import run_directory, trainer
@@ -56,6 +57,11 @@ def train(config: Config, directory: Path, console: Console = _SILENT) -> Path:
         TrainingError: the data cannot be had, or does not fit the configuration.
     """
     feed = loaders.load(config.data)
+    if config.architecture.position_bias and feed.train.positions is None:
+        raise DataInvalid(
+            f"architecture.position_bias: {config.data.loader} does not say at which position a "
+            "candidate was shown"
+        )
     report.print_sizes(feed, console)
     features = fit(config.features, feed.train)
     encoder = features.encoder()

@@ -22,6 +22,8 @@ class TaskDeclaration(BaseModel):
         at_least: for a binary task, the outcome from which on the label is 1.
         where: the task is defined only where this outcome column is 1; elsewhere it is masked,
             neither a negative nor a zero.
+        entire_space: with `where`, rows elsewhere count as label 0 instead: a conversion over all
+            impressions rather than over the clicked ones.
         loss_weight: static weight of the task's loss in the sum.
     """
 
@@ -33,12 +35,15 @@ class TaskDeclaration(BaseModel):
     label: str | None = None
     at_least: Finite | None = None
     where: str | None = None
+    entire_space: bool = False
     loss_weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
     @model_validator(mode="after")
-    def _threshold_is_binary(self) -> Self:
+    def _consistent(self) -> Self:
         if self.at_least is not None and self.kind != "binary":
             raise ValueError("at_least: only a binary task has a threshold")
+        if self.entire_space and self.where is None:
+            raise ValueError("entire_space: says what is elsewhere, and needs where")
         return self
 
     def served(self) -> Task:
@@ -88,4 +93,5 @@ def _label_and_mask(
             f"tasks: {task.name}: outcome {column!r} is {values[row]} in row {row}, "
             f"which is no label of a {task.kind} task"
         )
-    return np.where(mask, label, np.float32(0)), mask
+    label = np.where(mask, label, np.float32(0))
+    return label, np.ones_like(mask) if task.entire_space else mask

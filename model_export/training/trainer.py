@@ -118,6 +118,7 @@ def _step(
         batch.item_numbers,
         batch.user_row,
         batch.item_row,
+        batch.positions,
     )
     losses = task_losses(logits, model.standardise(batch.labels), batch.masks, model.is_binary)
     optimiser.zero_grad()

@@ -44,3 +44,17 @@ def test_masked_rows_are_neither_negatives_nor_zeros() -> None:
 def test_wrong_labels_are_named(task: dict[str, Any], message: str) -> None:
     with pytest.raises(DataInvalid, match=message):
         labels_and_masks([TaskDeclaration(**task)], OUTCOMES)
+
+
+def test_over_the_entire_space_what_is_elsewhere_is_a_negative() -> None:
+    task = TaskDeclaration(
+        name="liked", kind="binary", label="rating", at_least=4, where="watched", entire_space=True
+    )
+    labels, masks = labels_and_masks([task], OUTCOMES)
+    assert labels[:, 0].tolist() == [1, 0, 0, 0]
+    assert masks.all()
+
+
+def test_the_entire_space_is_that_of_a_condition() -> None:
+    with pytest.raises(ValueError, match="entire_space: says what is elsewhere"):
+        TaskDeclaration(name="watched", kind="binary", entire_space=True)
