@@ -106,6 +106,7 @@ class Config(_Strict):
             raise ValueError("features: at least one item feature is needed")
         if not entities & {"user", "context"}:
             raise ValueError("features: at least one user or context feature is needed")
+        self.architecture.check(self.features, self.tasks)
         return self
 
 

@@ -20,6 +20,7 @@ from model_export.data.encoded import encode, pack
 from model_export.data.fit import fit
 from model_export.data.impressions import Impressions
 from model_export.data.tasks import check_learnable
+from model_export.errors import DataInvalid
 from model_export.export import contents_of, write_bundle
 from model_export.training import device as devices
 from model_export.training import processes, run_directory, trainer
@@ -78,6 +79,11 @@ def _train(
     group: Processes,
 ) -> None:
     feed = loaders.load(config.data)
+    if config.architecture.position_bias and feed.train.positions is None:
+        raise DataInvalid(
+            f"architecture.position_bias: {config.data.loader} does not say at which position a "
+            "candidate was shown"
+        )
     report.print_sizes(feed, console)
     features = fit(config.features, feed.train)
     encoder = features.encoder()

@@ -28,6 +28,7 @@ class Batch:
         item_ids: int32 [I, K']. item_numbers: float32 [I, M'].
         user_row, item_row: int64 [N].
         labels: float32 [N, T]. masks: bool [N, T].
+        positions: int64 [N], where the data has them.
     """
 
     user_ids: torch.Tensor
@@ -38,6 +39,7 @@ class Batch:
     item_row: torch.Tensor
     labels: torch.Tensor
     masks: torch.Tensor
+    positions: torch.Tensor | None
 
     def to(self, device: torch.device) -> Batch:
         """The same rows on a device."""
@@ -54,6 +56,7 @@ class EncodedSet:
         users: [U] impressions, user side. items: [I] items.
         user_row, item_row, groups: int64 [N].
         labels: float32 [N, T]. masks: bool [N, T].
+        positions: int64 [N], where the data has them.
     """
 
     users: Encoded
@@ -63,6 +66,7 @@ class EncodedSet:
     groups: npt.NDArray[np.int64]
     labels: npt.NDArray[np.float32]
     masks: npt.NDArray[np.bool_]
+    positions: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.user_row)
@@ -85,6 +89,7 @@ class EncodedSet:
             item_row=torch.from_numpy(item_row),
             labels=torch.from_numpy(self.labels[rows]),
             masks=torch.from_numpy(self.masks[rows]),
+            positions=None if self.positions is None else torch.from_numpy(self.positions[rows]),
         )
 
 
@@ -121,4 +126,5 @@ def encode(
         groups=impressions.groups,
         labels=labels,
         masks=masks,
+        positions=impressions.positions,
     )

@@ -33,6 +33,8 @@ class Impressions:
         item_row: int64 [N], the item each candidate row is about.
         outcomes: float32 [N] for each observed behaviour; NaN where it was not observed.
         groups: int64 [N], a number for each person, for metrics taken per user.
+        positions: int64 [N], the place at which each candidate was shown, from 0 at the top; None
+            where the data does not say. For training alone: it is not known when ranking.
         origin: the file that the rows come from, or what else they are called in messages.
         origin_rows: int64 [N], the number of each candidate row in the origin, the first being 1.
     """
@@ -44,6 +46,7 @@ class Impressions:
     item_row: npt.NDArray[np.int64]
     outcomes: Mapping[str, npt.NDArray[np.float32]]
     groups: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.int64] | None = None
     origin: str = "data"
     origin_rows: npt.NDArray[np.int64] | None = None
 

@@ -40,6 +40,8 @@ class TaskDeclaration(BaseModel):
         at_least: for a binary task, the outcome from which on the label is 1.
         where: the task is defined only where this outcome column is 1; elsewhere it is masked,
             neither a negative nor a zero.
+        entire_space: with `where`, rows elsewhere count as label 0 instead: a conversion over all
+            impressions rather than over the clicked ones.
         minimum, maximum: the range of a regression task's labels; one outside it is an error.
         loss: cross-entropy for a binary task and squared error for regression when left out.
         loss_weight: static weight of the task's loss, before the weighting method's own.
@@ -55,6 +57,7 @@ class TaskDeclaration(BaseModel):
     label: str | None = None
     at_least: Finite | None = None
     where: str | None = None
+    entire_space: bool = False
     minimum: Finite | None = None
     maximum: Finite | None = None
     loss: AnyLoss | None = None
@@ -72,6 +75,8 @@ class TaskDeclaration(BaseModel):
             raise ValueError(f"loss: {self.loss} is for {self.training_loss.kind} tasks")
         if self.negatives is not None and self.training_loss != DEFAULTS["binary"]:
             raise ValueError("negatives: can be corrected for only with binary_cross_entropy")
+        if self.entire_space and self.where is None:
+            raise ValueError("entire_space: says what is elsewhere, and needs where")
         return self
 
     @property
@@ -156,7 +161,8 @@ def _label_and_mask(
             f"{part.where(row)}: tasks: {task.name}: outcome {column!r} is {values[row]}, "
             f"which is no label of {_range(task)}"
         )
-    return np.where(mask, label, np.float32(0)), mask
+    label = np.where(mask, label, np.float32(0))
+    return label, np.ones_like(mask) if task.entire_space else mask
 
 
 def _range(task: TaskDeclaration) -> str:

@@ -50,7 +50,8 @@ class BinaryLoss(TaskLoss, ABC):
     score: ClassVar[Score] = "probability"
 
     def wrong(self, labels: Labels) -> npt.NDArray[np.bool_]:
-        return (labels != 0) & (labels != 1)
+        wrong: npt.NDArray[np.bool_] = (labels != 0) & (labels != 1)
+        return wrong
 
 
 class RegressionLoss(TaskLoss, ABC):

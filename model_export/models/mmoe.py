@@ -16,7 +16,8 @@ from pydantic import Field
 
 from bundle.manifest import Task
 from bundle.schema import FeatureSchema
-from model_export.models.base import ArchitectureOptions, MultiTaskModel, Width
+from model_export.models.base import ArchitectureOptions, Layers
+from model_export.models.first_layer import FirstLayerModel
 from model_export.models.layers import GatedExperts, Towers
 
 
@@ -25,10 +26,10 @@ class MMoEOptions(ArchitectureOptions):
 
     family: Literal["mmoe"]
     experts: Annotated[int, Field(ge=1)]
-    expert_layers: Annotated[tuple[Width, ...], Field(min_length=1)]
+    expert_layers: Layers
 
 
-class MMoE(MultiTaskModel):
+class MMoE(FirstLayerModel):
     """Equations 6 and 7; a gate for each task."""
 
     def __init__(self, schema: FeatureSchema, tasks: Sequence[Task], options: MMoEOptions) -> None:

@@ -24,7 +24,8 @@ from torch import nn
 
 from bundle.manifest import Task
 from bundle.schema import FeatureSchema
-from model_export.models.base import ArchitectureOptions, MultiTaskModel, Width
+from model_export.models.base import ArchitectureOptions, Layers
+from model_export.models.first_layer import FirstLayerModel
 from model_export.models.layers import (
     Gate,
     GatedExperts,
@@ -33,8 +34,6 @@ from model_export.models.layers import (
     Towers,
     mix,
 )
-
-Layers = Annotated[tuple[Width, ...], Field(min_length=1)]
 
 
 class PLEOptions(ArchitectureOptions):
@@ -52,7 +51,7 @@ class PLEOptions(ArchitectureOptions):
     levels: Annotated[tuple[Layers, ...], Field(min_length=1)]
 
 
-class PLE(MultiTaskModel):
+class PLE(FirstLayerModel):
     """Streams are the T tasks and then the shared part; experts are ordered by stream.
 
     The gates have a logit for each of the level's experts, those not theirs masked out: the same

@@ -49,6 +49,7 @@ class Objective:
                 batch.item_numbers,
                 batch.user_row,
                 batch.item_row,
+                batch.positions,
             )
         defined = torch.from_numpy(training.defined).to(self.device)
         losses = task_losses(

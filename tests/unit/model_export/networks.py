@@ -23,6 +23,7 @@ from bundle.schema import (
 )
 from model_export.models import families
 from model_export.models.base import MultiTaskModel
+from model_export.models.first_layer import FirstLayerModel
 
 SCHEMA = FeatureSchema(
     features=(
@@ -81,6 +82,13 @@ def build(
     labels = np.array([[0, 0, 10], [1, 1, 50]], np.float32)
     model.outputs.fit(labels, np.ones_like(labels, bool))
     return model.eval()
+
+
+def build_split(family: str, seed: int = 0, **sizes: object) -> FirstLayerModel:
+    """The same, of a family that has one first layer."""
+    model = build(family, SCHEMA, seed, **sizes)
+    assert isinstance(model, FirstLayerModel)
+    return model
 
 
 def users(count: int, seed: int = 0) -> tuple[Rows, Rows]:

@@ -81,7 +81,7 @@ def test_weighted_negatives_count_less() -> None:
 
 
 def test_focal_loss_is_the_paper_s_equation() -> None:
-    """p = 0.9 for a positive row: -0.25 (0.1)^2 log 0.9; for a negative one, -0.75 0.9^2 log 0.1."""
+    """p = 0.9: -0.25 (0.1)^2 log 0.9 where it was a positive, -0.75 0.9^2 log 0.1 where not."""
     logit = torch.tensor([math.log(9.0)] * 2)
     labels = torch.tensor([1.0, 0.0])
     found = Focal(name="focal", gamma=2, alpha=0.25).per_row(logit, labels)

@@ -95,7 +95,7 @@ def test_gates_sum_to_one_and_leave_out_what_they_may_not_select(family: str) ->
 @every_family
 def test_the_gradient_reaches_every_expert_gate_and_tower(family: str) -> None:
     user, item = networks.encoded(6, 64)
-    model = networks.build(family).train()
+    model = networks.build_split(family)
     logits = networks.logits(model, user, item, np.arange(64) % 6)
     torch.autograd.backward((logits**2).sum())
     for name, parameter in model.named_parameters():
@@ -194,7 +194,7 @@ def test_mmoe_is_the_paper_s_equation() -> None:
 def test_ple_task_experts_serve_their_task_alone() -> None:
     """With the shared experts silenced, a task depends on its own experts only, on one level."""
     user, item = networks.encoded(4, 16)
-    model = networks.build("cgc").train()
+    model = networks.build_split("cgc")
     torch.autograd.backward(networks.logits(model, user, item, np.arange(16) % 4)[:, 0].sum())
     gradient = model.first.item.weight.grad
     assert gradient is not None

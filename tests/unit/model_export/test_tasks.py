@@ -94,3 +94,17 @@ def test_a_task_with_nothing_to_learn_is_told(positives: int, defined: int, mess
 def test_what_does_not_go_together_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TaskDeclaration(name="x", **fields)
+
+
+def test_over_the_entire_space_what_is_elsewhere_is_a_negative() -> None:
+    task = TaskDeclaration(
+        name="liked", kind="binary", label="rating", at_least=4, where="watched", entire_space=True
+    )
+    labels, masks = labels_and_masks([task], part())
+    assert labels[:, 0].tolist() == [1, 0, 0, 0]
+    assert masks.all()
+
+
+def test_the_entire_space_is_that_of_a_condition() -> None:
+    with pytest.raises(ValueError, match="entire_space: says what is elsewhere"):
+        TaskDeclaration(name="watched", kind="binary", entire_space=True)
