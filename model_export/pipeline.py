@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +16,13 @@ from model_export import config as config_file
 from model_export import fusions, report
 from model_export.config import Config
 from model_export.data import loaders
-from model_export.data.encoded import encode, pack
-from model_export.data.fit import fit
-from model_export.data.impressions import Impressions
+from model_export.data.encoded import EncodedSet, encode, pack
+from model_export.data.fit import FittedFeatures, fit
+from model_export.data.impressions import Feed, Impressions
 from model_export.data.tasks import check_learnable
 from model_export.errors import DataInvalid
 from model_export.export import contents_of, write_bundle
+from model_export.models.base import MultiTaskModel
 from model_export.training import device as devices
 from model_export.training import processes, run_directory, trainer
 from model_export.training.evaluation import evaluate
@@ -70,21 +71,29 @@ def train(
     return directory
 
 
-def _train(
-    config: Config,
-    directory: Path,
-    console: Console,
-    resume: bool,
-    device: torch.device,
-    group: Processes,
-) -> None:
+@dataclass(frozen=True)
+class Prepared:
+    """The data of an experiment, read and encoded."""
+
+    feed: Feed
+    features: FittedFeatures
+    train: EncodedSet
+    validation: EncodedSet
+    test: EncodedSet
+
+
+def prepare(config: Config) -> Prepared:
+    """Read the data, fit the features on its training part, encode all parts.
+
+    Raises:
+        DataInvalid: the data cannot be had, or does not fit the configuration.
+    """
     feed = loaders.load(config.data)
     if config.architecture.position_bias and feed.train.positions is None:
         raise DataInvalid(
             f"architecture.position_bias: {config.data.loader} does not say at which position a "
             "candidate was shown"
         )
-    report.print_sizes(feed, console)
     features = fit(config.features, feed.train)
     encoder = features.encoder()
     train_set, validation_set, test_set = (
@@ -96,20 +105,39 @@ def _train(
         train_set.masks.sum(axis=0).tolist(),
         feed.train.origin,
     )
-    tasks = [task.served() for task in config.tasks]
+    return Prepared(feed, features, train_set, validation_set, test_set)
+
+
+def new_model(config: Config, prepared: Prepared, device: torch.device) -> MultiTaskModel:
+    """The network of a configuration, initialised by its seed, with the scales of its labels."""
+    torch.manual_seed(config.seed)
+    model = run_directory.network(config, prepared.features.schema).to(device)
+    model.outputs.fit(prepared.train.labels, prepared.train.masks)
+    return model
+
+
+def _train(
+    config: Config,
+    directory: Path,
+    console: Console,
+    resume: bool,
+    device: torch.device,
+    group: Processes,
+) -> None:
+    prepared = prepare(config)
+    feed = prepared.feed
+    report.print_sizes(feed, console)
     writer = RunWriter(directory, config, resume) if group.is_first else None
     resumed = group.from_first(writer.checkpoint if writer else None)
     started = time.monotonic()
     epochs = len(resumed.epochs) if resumed else 0
     with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        model = run_directory.network(config, features.schema).to(device)
-        model.outputs.fit(train_set.labels, train_set.masks)
+        model = new_model(config, prepared, device)
         for epoch in trainer.train(
             model,
             config,
-            train_set,
-            validation_set,
+            prepared.train,
+            prepared.validation,
             console,
             processes=group,
             checkpoints=directory,
@@ -120,7 +148,7 @@ def _train(
             epochs = epoch.number
     if writer is None:
         return
-    test = evaluate(model, tasks, test_set)
+    test = evaluate(model, [task.served() for task in config.tasks], prepared.test)
     writer.test(test)
     summary = Summary(
         dataset=feed.description,
@@ -129,9 +157,8 @@ def _train(
         seconds=round(time.monotonic() - started, 2),
         test=test,
     )
-    writer.finish(
-        model.cpu(), features, _examples(feed.test, encoder), (feed.users, feed.items), summary
-    )
+    examples = _examples(feed.test, prepared.features.encoder())
+    writer.finish(model.cpu(), prepared.features, examples, feed.samples(), summary)
     report.print_summary(config, summary, console)
 
 

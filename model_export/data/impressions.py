@@ -104,26 +104,30 @@ class EntitySample:
 
 @dataclass(frozen=True)
 class Feed:
-    """A data set, split by time.
+    """A data set, split by time; at random where its rows have none.
 
     Attributes:
         description: one line for people: what it is.
         train, validation, test: consecutive periods; nothing of a later one is in an earlier one.
-        users, items: all entities as they are at the end.
+        users, items: all entities as they are at the end; None where they have no ids.
     """
 
     description: str
     train: Impressions
     validation: Impressions
     test: Impressions
-    users: EntitySample
-    items: EntitySample
+    users: EntitySample | None
+    items: EntitySample | None
+
+    def samples(self) -> tuple[EntitySample, ...]:
+        """The samples that there are."""
+        return tuple(one for one in (self.users, self.items) if one is not None)
 
     def sizes(self) -> dict[str, int]:
         """Numbers of users, items, and rows of each part."""
+        entities = {f"{one.entity}s": one.table.num_rows for one in self.samples()}
         return {
-            "users": self.users.table.num_rows,
-            "items": self.items.table.num_rows,
+            **entities,
             "train_rows": len(self.train),
             "validation_rows": len(self.validation),
             "test_rows": len(self.test),

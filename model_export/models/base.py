@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -47,6 +47,17 @@ class ArchitectureOptions(BaseModel):
         """
 
 
+class GatedOptions(ArchitectureOptions):
+    """What every method with gates has.
+
+    Attributes:
+        attention_gate: width of the queries and keys of attention gates (`attention_gate.py`);
+            linear gates, as in the papers, when left out.
+    """
+
+    attention_gate: Width | None = None
+
+
 class MultiTaskModel(nn.Module, ABC):
     """A ranking network of T tasks.
 
@@ -55,8 +66,8 @@ class MultiTaskModel(nn.Module, ABC):
         options: of the architecture.
     """
 
-    task_modules: ClassVar[tuple[str, ...]] = ("towers",)
-    """Names of the modules whose parameters belong to tasks alone."""
+    task_modules: tuple[str, ...] = ("towers", "position_bias")
+    """Names of the modules whose every parameter the loss of a single task moves."""
 
     def __init__(self, tasks: Sequence[Task], options: ArchitectureOptions) -> None:
         super().__init__()
@@ -159,12 +170,11 @@ class MultiTaskModel(nn.Module, ABC):
     def task_parameters(self) -> list[nn.Parameter]:
         """Parameters that the loss of a single task moves, of all tasks.
 
-        A stacked tensor holds a task in each row, and a task's loss leaves the other rows alone.
+        A stacked tensor holds several tasks, and a task's loss leaves the others' part of it alone.
         """
-        modules = [getattr(self, name) for name in self.task_modules]
-        if self.position_bias is not None:
-            modules.append(self.position_bias)
-        return [parameter for module in modules for parameter in module.parameters()]
+        modules = (getattr(self, name) for name in self.task_modules)
+        present = (module for module in modules if module is not None)
+        return [parameter for module in present for parameter in module.parameters()]
 
     def shared_parameters(self) -> list[nn.Parameter]:
         """All others: where the gradients of tasks meet. Empty for networks that share nothing.

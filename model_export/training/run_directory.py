@@ -223,7 +223,9 @@ def read(path: Path) -> FinishedRun:
     except RuntimeError as error:
         raise RunUnusable(f"{path}: weights of another release; train again: {error}") from error
     model.eval()
-    samples = tuple(_read_sample(path, entity) for entity in _SAMPLED)
+    samples = tuple(
+        _read_sample(path, entity) for entity in _SAMPLED if (path / f"{entity}.parquet").is_file()
+    )
     return FinishedRun(path, config, features, model, examples, samples, summary)
 
 
