@@ -174,6 +174,24 @@ def load(path: Path) -> Bundle:
     return Bundle(path=path, manifest=manifest, vocabularies=vocabularies)
 
 
+def load_version(models: Path, model: str, version: int) -> Bundle:
+    """Open a published version and verify every file, and that it is the one of its directory.
+
+    Raises:
+        BundleError: as `load`; FileUnsafe: the directory is a link; ManifestInvalid: another's.
+    """
+    directory = models / model / str(version)
+    if directory.is_symlink():
+        raise FileUnsafe(f"{version}: must be a plain directory, not a link")
+    bundle = load(directory)
+    found = bundle.manifest
+    if (found.model, found.version) != (model, version):
+        raise ManifestInvalid(
+            f"manifest says {found.model} {found.version}, the directory {model} {version}"
+        )
+    return bundle
+
+
 def _plain_file(directory: Path, name: str) -> Path:
     path = directory / name
     try:

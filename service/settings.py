@@ -68,6 +68,10 @@ class Settings(BaseSettings):
     item_cache_bytes: Annotated[int, Field(ge=0)] = Field(
         256 << 20, description="Item tensors kept by each loaded version, bytes; 0 keeps none"
     )
+    memory_budget_bytes: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="Estimated bytes of all loaded versions; one more is refused. Unset: no limit",
+    )
     threads: Annotated[int, Field(ge=1)] | None = Field(
         None,
         description="onnxruntime threads inside one run; unset: the usable cores over the workers",
