@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bundle.encoding import Encoder, Vocabularies
+from bundle.encoding import Encoder
 from bundle.errors import (
     DigestMismatch,
     FileMissing,
@@ -39,6 +39,7 @@ from bundle.manifest import (
     serialise,
 )
 from bundle.rows import Rows
+from bundle.vocabulary import Vocabularies
 
 _CHUNK_BYTES = 1 << 20
 

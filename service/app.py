@@ -28,6 +28,7 @@ from service.problems import on_error, problem
 from service.queries import new_request_id
 from service.settings import Settings
 from service.wiring import Service, build
+from service.worker import ALONE, Worker
 
 
 class Scorer(FastAPI):
@@ -41,14 +42,15 @@ class Scorer(FastAPI):
         await (endpoint or super().__call__)(scope, receive, send)
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, worker: Worker = ALONE) -> FastAPI:
     """The ASGI application."""
-    service = build(settings)
+    service = build(settings, worker)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         service.start()
-        yield
+        async with service.beside_others():
+            yield
         await service.stop()
 
     app = Scorer(
@@ -77,9 +79,9 @@ def create_app(settings: Settings) -> FastAPI:
 def _add_operations(app: FastAPI, service: Service) -> None:
     @app.get("/models", response_model=schemas.ModelsResponse)
     async def models() -> Response:
-        workers = service.board.reports()
-        reports = [model_report(model, workers) for model in service.registry.models]
-        return _json({"models": reports})
+        board = service.board
+        told = board.reports(), board.workers
+        return _json({"models": [model_report(each, *told) for each in service.registry.models]})
 
     @app.get("/healthz")
     async def healthz() -> Response:
@@ -90,7 +92,7 @@ def _add_operations(app: FastAPI, service: Service) -> None:
         return await _readiness(service)
 
     @app.get("/metrics", response_class=PlainTextResponse)
-    async def metrics() -> Response:
+    def metrics() -> Response:  # on a thread: to add up workers takes milliseconds
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
 
@@ -99,6 +101,8 @@ async def _readiness(service: Service) -> Response:
     wrong = [FieldError(f"models.{name}", "no version is ready") for name in waiting]
     if not service.registry.models:
         wrong.append(FieldError("models", f"none in {service.settings.models_dir}"))
+    others = service.worker.others_not_ready()
+    wrong += [FieldError(f"workers.{index}", "not ready") for index in others]
     store = service.features.store
     try:
         await store.ping()

@@ -10,10 +10,11 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import orjson
+
+from service.worker import Worker
 
 _STALE_LOOKS = 3
 _STALE_S = 1.0
@@ -38,14 +39,17 @@ class Board:
     """The reports of all workers.
 
     Args:
-        directory: what the workers share; None for a process that is alone.
-        index: of this worker.
+        worker: which one this is, and where they meet.
         renewed_s: how often every report is renewed, seconds.
+
+    Attributes:
+        workers: how many reports there should be.
     """
 
-    def __init__(self, directory: Path | None, index: int, renewed_s: float) -> None:
-        self._directory = directory
-        self._index = index
+    def __init__(self, worker: Worker, renewed_s: float) -> None:
+        self._directory = worker.run_dir
+        self._index = worker.index
+        self.workers = worker.count
         self._stale_s = _STALE_LOOKS * renewed_s + _STALE_S
         self._own: dict[str, Any] = {}
 

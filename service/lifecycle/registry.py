@@ -67,6 +67,11 @@ class Registry:
         """All models seen, by name."""
         return [self._models[name] for name in sorted(self._models)]
 
+    @property
+    def ready(self) -> bool:
+        """Whether there are models, and every one has a live version."""
+        return bool(self._models) and all(model.live for model in self._models.values())
+
     def model(self, name: str) -> Model:
         """The model of that name, new if it was not seen before."""
         return self._models.setdefault(name, Model(name))
@@ -170,7 +175,7 @@ class Registry:
         status = model.statuses[version]
         gauge = self._metrics.version_state
         if status.state != "found":
-            gauge.remove(model.name, version, status.state)
+            self._metrics.forget(gauge, model.name, version, status.state)
         gauge.labels(model.name, version, state).set(1)
         status.state, status.reason = state, reason
 
@@ -181,12 +186,12 @@ class Registry:
             return
         del model.loaded[version]
         self.enter(model, version, "closed")
-        self._metrics.leases.remove(model.name, version)
+        self._metrics.forget(self._metrics.leases, model.name, version)
         self._on_closed(held)
         closed = [v for v, status in model.statuses.items() if status.state == "closed"]
         for old in sorted(closed)[:-_CLOSED_KEPT]:
             del model.statuses[old]
-            self._metrics.version_state.remove(model.name, old, "closed")
+            self._metrics.forget(self._metrics.version_state, model.name, old, "closed")
 
 
 def user_hash(model: str, user: str) -> int:

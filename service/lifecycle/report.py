@@ -11,12 +11,16 @@ from service.lifecycle.registry import Model
 from service.lifecycle.version import LoadedVersion
 
 
-def model_report(model: Model, workers: Sequence[Report]) -> dict[str, Any]:
-    """One model, as this worker has it, and as the others say that they have it."""
+def model_report(model: Model, reports: Sequence[Report], workers: int) -> dict[str, Any]:
+    """One model, as this worker has it, and as the others say that they have it.
+
+    Args:
+        workers: how many reports there should be.
+    """
     deployment = model.deployment
     parts = [
         {"worker": each.worker, "pid": each.pid, "stale": each.stale, **each.models[model.name]}
-        for each in workers
+        for each in reports
         if model.name in each.models
     ]
     generation = deployment.generation if deployment else None
@@ -24,7 +28,7 @@ def model_report(model: Model, workers: Sequence[Report]) -> dict[str, Any]:
         "name": model.name,
         "deployment": None if deployment is None else _in_short(deployment.roles, generation),
         "problem": model.problem,
-        "converged": bool(parts)
+        "converged": len(parts) == workers
         and all(p["settled"] and not p["stale"] and p["generation"] == generation for p in parts),
         "workers": parts,
         "versions": [

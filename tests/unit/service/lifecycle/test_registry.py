@@ -23,6 +23,7 @@ from service.lifecycle.gate import Gate, Refused
 from service.lifecycle.registry import Model, Registry
 from service.lifecycle.version import LoadedVersion, State
 from service.metrics import Metrics
+from service.worker import ALONE
 from tests.unit.bundle.tiny import write_bundle
 from tests.unit.service.scoring.fake_stages import until
 
@@ -74,7 +75,7 @@ class Bench:
             self.metrics, lambda closed: self.closed.append(closed.manifest.version)
         )
         gate = cast("Gate", self.gate)
-        self.board = Board(None, 0, 0.002)
+        self.board = Board(ALONE, 0.002)
         self.follower = Follower(
             directory, self.registry, gate, 0.002, budget, self.metrics, self.board
         )
