@@ -12,7 +12,8 @@ from bundle.schema import Entity
 from bundle.store import Bundle
 from service.features.embedded import EmbeddedStore, load_embedded
 from service.features.redis import RedisStore
-from service.features.source import FeatureSource, FeatureStore
+from service.features.source import FeatureSource
+from service.features.store import FeatureStore
 from service.lifecycle.gate import Gate
 from service.lifecycle.registry import Registry
 from service.metrics import Metrics
@@ -51,9 +52,10 @@ def build(settings: Settings) -> Service:
     features = FeatureSource(
         store,
         settings.feature_timeout_ms / 1000,
-        settings.feature_failure,
+        settings.feature_failures,
         settings.feature_cache_bytes,
         settings.feature_ttl_s,
+        settings.feature_stale_s,
         metrics,
     )
 

@@ -56,7 +56,7 @@ def test_what_is_found_is_what_was_put_last(capacity_bytes: int, script: list[tu
             cache.put(about, rows([float(value)] * len(about)), now, ttl_s=1000.0)
             truth |= dict.fromkeys(about, float(value))
         elif step == "drop":
-            cache.drop(about)
+            cache.expire(about)
             truth.pop(about, None)
         else:
             cache.find(about, now)
