@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from service.settings import PREFIX, Settings, SettingsInvalid, load_settings
 
@@ -19,6 +19,7 @@ OTHER_VALUES: dict[str, tuple[str, object]] = {
     "item_features_file": ("items.parquet", Path("items.parquet")),
     "feature_failure": ("error", "error"),
     "allow_request_formula": ("true", True),
+    "admin_token": ("secret", SecretStr("secret")),
     "log_level": ("debug", "debug"),
 }
 
