@@ -28,6 +28,7 @@ from service.features.cache import (
 from service.features.keys import UNTRACKED_TTL_S
 from service.features.store import FeatureStore
 from service.metrics import Metrics
+from service.values import Keys
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,10 @@ class Wanted:
     """The rows that one request wants of one entity, and those of them that are not in process.
 
     Rows in the cache are copied at once: by the time a read has ended, others may have reused
-    their slots. The id None wants nothing and gets the empty row.
+    their slots.
+
+    Args:
+        ids: None is one row that is nobody's, and empty.
 
     Attributes:
         rows: one a wanted id. cached: how many of them were in process.
@@ -47,17 +51,25 @@ class Wanted:
 
     __slots__ = ("cache", "cached", "ids", "keys", "places", "prefix", "rows")
 
-    def __init__(self, cache: RowCache, prefix: str, ids: Sequence[str | None], now: float) -> None:
+    def __init__(self, cache: RowCache, prefix: str, ids: Keys | None, now: float) -> None:
         self.cache = cache
         self.prefix = prefix
+        self.places: list[int] = []
+        self.ids: list[str] = []
+        self.keys: list[str] = []
+        if ids is None:
+            self.rows, self.cached = cache.take(np.array([EMPTY_SLOT])), 0
+            return
         slots = cache.find(ids, now)
-        absent = np.flatnonzero(slots == NOT_CACHED)
-        slots[absent] = EMPTY_SLOT
+        absent = slots == NOT_CACHED
+        self.cached = len(ids)
+        if absent.any():
+            slots[absent] = EMPTY_SLOT
+            self.places = np.flatnonzero(absent).tolist()
+            self.cached -= len(self.places)
+            self.ids = [str(ids[row]) for row in self.places]
+            self.keys = [prefix + each for each in self.ids]
         self.rows = cache.take(slots)
-        self.cached = len(ids) - len(absent)
-        self.places = [row for row in absent.tolist() if ids[row] is not None]
-        self.ids = [str(ids[row]) for row in self.places]
-        self.keys = [prefix + each for each in self.ids]
 
     def use_stale(self, read_since: float) -> int:
         """Fill what was not read with rows that were, at `read_since` or later; their number."""

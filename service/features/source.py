@@ -24,6 +24,7 @@ from service.features.keys import key_prefix, split_key
 from service.features.reads import Reads, Wanted
 from service.features.store import FeatureStore
 from service.metrics import Metrics
+from service.values import Keys
 
 OnFailure = Literal["defaults", "error"]
 
@@ -95,7 +96,7 @@ class FeatureSource:
         feature_set: str,
         layouts: dict[Entity, RowLayout],
         user_id: str | None,
-        item_ids: Sequence[str],
+        item_ids: Keys,
         left_s: float,
     ) -> Fetched:
         """Fetch the user's and the items' rows, in at most one read of the store.
@@ -113,7 +114,8 @@ class FeatureSource:
             self._reads.all_changed()
             for cache in self._caches.values():
                 cache.expire_all()
-        user = self._look_up(feature_set, layouts["user"], [user_id])
+        user_ids = None if user_id is None else [user_id]
+        user = self._look_up(feature_set, layouts["user"], user_ids)
         item = self._look_up(feature_set, layouts["item"], item_ids)
         reason = ""
         reasons: list[str] = []
@@ -143,7 +145,7 @@ class FeatureSource:
             cache = self._caches.setdefault(prefix, RowCache(layout, self._cache_bytes))
         return cache
 
-    def _look_up(self, feature_set: str, layout: RowLayout, ids: Sequence[str | None]) -> Wanted:
+    def _look_up(self, feature_set: str, layout: RowLayout, ids: Keys | None) -> Wanted:
         prefix = key_prefix(feature_set, layout)
         wanted = Wanted(self._cache(prefix, layout), prefix, ids, time.monotonic())
         self._cached[layout.entity].inc(wanted.cached)

@@ -7,17 +7,19 @@ from typing import Protocol
 
 
 class FeatureStore(Protocol):
-    """Where rows are kept.
+    """Where rows are kept."""
 
-    Attributes:
-        name: what answers and metrics call it.
-        tracked: whether changes are being reported right now.
-        generation: counted up whenever any row may have changed without a report.
-    """
+    @property
+    def name(self) -> str:
+        """What answers and metrics call it."""
 
-    name: str
-    tracked: bool
-    generation: int
+    @property
+    def tracked(self) -> bool:
+        """Whether changes are being reported right now."""
+
+    @property
+    def generation(self) -> int:
+        """Counted up whenever any row may have changed without a report."""
 
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """The row of each key, or None; raises FeatureStoreUnavailable. It ends by itself."""
