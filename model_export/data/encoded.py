@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,12 @@ class Batch:
     masks: torch.Tensor
     positions: torch.Tensor | None
 
+    def to(self, device: torch.device) -> Batch:
+        """The same rows on a device."""
+        held: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {n: None if t is None else t.to(device) for n, t in held.items()}
+        return Batch(**moved)
+
 
 @dataclass(frozen=True)
 class EncodedSet:
@@ -63,6 +70,10 @@ class EncodedSet:
 
     def __len__(self) -> int:
         return len(self.user_row)
+
+    def chunks(self, rng: np.random.Generator | None = None) -> Iterator[EncodedSet]:
+        """All rows at once: they are in memory."""
+        yield self
 
     def batch(self, rows: npt.NDArray[np.int64] | slice) -> Batch:
         """The selected candidate rows, in that order."""
@@ -104,7 +115,7 @@ def encode(
     Raises:
         DataInvalid: a column is absent, or a feature value or label does not fit.
     """
-    labels, masks = labels_and_masks(tasks, impressions.outcomes)
+    labels, masks = labels_and_masks(tasks, impressions)
     return EncodedSet(
         users=encoder.user(
             pack(impressions, "user", encoder), pack(impressions, "context", encoder)

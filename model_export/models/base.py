@@ -6,8 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Self
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
@@ -17,6 +15,7 @@ from model_export.data.declarations import FeatureDeclaration
 from model_export.data.tasks import TaskDeclaration
 from model_export.models.dien import DIENOptions
 from model_export.models.din import DINOptions
+from model_export.models.outputs import Output, TaskOutputs
 from model_export.models.position_bias import PositionBias, PositionBiasOptions
 
 Width = Annotated[int, Field(ge=1)]
@@ -76,17 +75,10 @@ class MultiTaskModel(nn.Module, ABC):
     task_modules: tuple[str, ...] = ("towers", "position_bias")
     """Names of the modules whose every parameter the loss of a single task moves."""
 
-    is_binary: torch.Tensor
-    label_mean: torch.Tensor
-    label_std: torch.Tensor
-
     def __init__(self, tasks: Sequence[Task], options: ArchitectureOptions) -> None:
         super().__init__()
         self.task_kinds = tuple(task.kind for task in tasks)
-        is_binary = torch.tensor([task.kind == "binary" for task in tasks])
-        self.register_buffer("is_binary", is_binary, persistent=False)
-        self.register_buffer("label_mean", torch.zeros(len(tasks)))
-        self.register_buffer("label_std", torch.ones(len(tasks)))
+        self.outputs = TaskOutputs([Output.of_kind(task.kind) for task in tasks])
         self.position_bias = (
             PositionBias(len(tasks), options.position_bias) if options.position_bias else None
         )
@@ -140,16 +132,9 @@ class MultiTaskModel(nn.Module, ABC):
     def joint_stage(
         self, user_tensor: torch.Tensor, item_tensor: torch.Tensor, user_row: torch.Tensor
     ) -> torch.Tensor:
-        """The tensors of both sides -> task_scores float32 [N, T].
-
-        A binary task's score is a probability, a regression task's is in its label's unit.
-        """
-        logits = self.joint_logits(user_tensor, item_tensor, user_row)
-        if "regression" not in self.task_kinds:
-            return torch.sigmoid(logits)
-        return torch.where(
-            self.is_binary, torch.sigmoid(logits), logits * self.label_std + self.label_mean
-        )
+        """The same inputs -> task_scores of the S served tasks, float32 [N, S]."""
+        scores: torch.Tensor = self.outputs(self.joint_logits(user_tensor, item_tensor, user_row))
+        return scores
 
     def forward(
         self,
@@ -208,17 +193,3 @@ class MultiTaskModel(nn.Module, ABC):
     def for_serving(self) -> Self:
         """The network to export, giving the same scores: without what only training needs."""
         return self
-
-    def fit_label_scale(
-        self, labels: npt.NDArray[np.float32], masks: npt.NDArray[np.bool_]
-    ) -> None:
-        """Take mean and deviation of the regression labels, [N, T], where they are defined."""
-        for task in torch.nonzero(~self.is_binary).flatten().tolist():
-            defined = labels[masks[:, task], task]
-            if len(defined):
-                self.label_mean[task] = float(defined.mean(dtype=np.float64))
-                self.label_std[task] = float(defined.std(dtype=np.float64)) or 1.0
-
-    def standardise(self, labels: torch.Tensor) -> torch.Tensor:
-        """Labels [N, T] on the scale of the logits; binary labels stay as they are."""
-        return (labels - self.label_mean) / self.label_std

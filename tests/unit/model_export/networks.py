@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
-from bundle.encoding import Encoded, Encoder, Vocabularies
+from bundle.encoding import Encoded, Encoder
 from bundle.manifest import Task
 from bundle.packing import hash_value
 from bundle.rows import Rows
@@ -21,6 +21,7 @@ from bundle.schema import (
     IdList,
     Number,
 )
+from bundle.vocabulary import Vocabularies
 from model_export.models import families
 from model_export.models.base import MultiTaskModel
 from model_export.models.first_layer import FirstLayerModel
@@ -139,9 +140,9 @@ def build(
         for name, parameter in model.named_parameters():
             # Biases near zero and small embeddings would hide which input matters.
             torch.nn.init.normal_(parameter, std=0.4 if "bias" not in name else 0.1)
-    if not model.is_binary.all():
+    if "regression" in model.task_kinds:
         labels = np.array([[0, 0, 10], [1, 1, 50]], np.float32)
-        model.fit_label_scale(labels, np.ones_like(labels, bool))
+        model.outputs.fit(labels, np.ones_like(labels, bool))
     return model.eval()
 
 

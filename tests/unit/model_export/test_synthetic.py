@@ -22,10 +22,10 @@ def feed() -> Feed:
 def test_the_same_options_give_the_same_feed(feed: Feed) -> None:
     again = synthetic.load(OPTIONS)
     other = synthetic.load(OPTIONS.model_copy(update={"seed": 1}))
-    assert again.users.table.equals(feed.users.table)
+    assert again.samples()[0].table.equals(feed.samples()[0].table)
     for name, outcome in feed.train.outcomes.items():
         np.testing.assert_array_equal(outcome, again.train.outcomes[name])
-    assert not other.items.table.equals(feed.items.table)
+    assert not other.samples()[1].table.equals(feed.samples()[1].table)
 
 
 def test_sizes_and_outcomes(feed: Feed) -> None:

@@ -180,7 +180,7 @@ def test_regression_scores_are_in_the_unit_of_the_label(family: str) -> None:
     with torch.no_grad():
         logits = networks.logits(model, user, item, user_row).numpy()
     scores = torch_scores(model, user, item, user_row)
-    binary = model.is_binary.numpy()
+    binary = model.outputs.are_probabilities()
     np.testing.assert_allclose(scores[:, ~binary], logits[:, ~binary] * 20 + 30, rtol=1e-5)
     np.testing.assert_allclose(scores[:, binary], 1 / (1 + np.exp(-logits[:, binary])), rtol=1e-5)
     assert ((scores[:, binary] > 0) & (scores[:, binary] < 1)).all()
