@@ -60,7 +60,12 @@ class Metrics:
         self.feature_rows = counter(
             "feature_rows", "Feature rows by what became of them", "entity", "outcome"
         )
-        self.feature_failures = counter("feature_failures", "Failed store reads", "reason")
+        self.feature_failures = counter(
+            "feature_failures", "Requests whose rows could not all be read", "reason"
+        )
+        self.feature_circuit = gauge(
+            "feature_circuit", "1 for the state of the circuit to the feature store", "state"
+        )
         self.degraded_answers = counter("degraded_answers", "Degraded answers", "reason")
 
         self.item_cache = counter(

@@ -67,6 +67,8 @@ class Pipeline:
             started = time.monotonic()
             features = inputs.fusion_features(fusion.features_used)
             fused = fusion.evaluate(scored.scores, weights, features)
+            if inputs.unscorable is not None:  # also where the formula would not mind
+                fused = np.where(inputs.unscorable, np.nan, fused)
             order, non_finite = ranking(fused)
             if non_finite:
                 self._metrics.non_finite.labels(scored.model).inc(non_finite)
@@ -101,9 +103,12 @@ class Pipeline:
             query.deadline - started,
         )
         fetched_at = time.monotonic()
-        degraded = inputs.complete(fetched, query.user_key is not None)
+        degraded = inputs.complete(fetched)
         users, items = inputs.encode()
         answer = await version.batcher.score(users, items, query.deadline)
+        scores = answer.scores
+        if inputs.unscorable is not None:
+            scores = np.where(inputs.unscorable[:, None], np.float32(np.nan), scores)
         ended = time.monotonic()
         self._metrics.candidates.observe(len(query.item_ids))
         self._seconds["features"].observe(fetched_at - started)
@@ -115,7 +120,7 @@ class Pipeline:
             version=version.manifest.version,
             tasks=version.manifest.task_names,
             item_ids=query.item_ids,
-            scores=answer.scores,
+            scores=scores,
             degraded=degraded,
             timing=Timing(
                 features_ms=(fetched_at - started) * 1000,
