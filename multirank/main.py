@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from multirank import features, ranking, serving, training
+from multirank import features, importing, ranking, serving, training
 
 app = typer.Typer(
     name="multirank",
@@ -16,6 +16,7 @@ app = typer.Typer(
 training.register(app)
 serving.register(app)
 ranking.register(app)
+importing.register(app)
 app.add_typer(features.app, name="features")
 
 

@@ -2,7 +2,7 @@
 
 files    every digest is right (bundle/store.py)
 names    manifest and directory agree; the graphs have the promised inputs and outputs
-golden   raw rows encoded and scored here give the scores that torch gave
+golden   raw rows encoded and scored here give the scores that the exporter's reference gave
 formulas every fusion of the model compiles for this version's tasks and features
 warm     runs at several row counts, so that no request pays for a first time
 """
@@ -29,7 +29,7 @@ from service.lifecycle.version import LoadedVersion
 from service.metrics import Metrics
 from service.scoring.batcher import Batcher
 from service.scoring.item_cache import UNCACHED
-from service.scoring.stages import StagedModel
+from service.scoring.stages import Model, open_model
 from service.values import Candidates
 
 GOLDEN_TOLERANCE = 1e-4
@@ -86,7 +86,7 @@ class Gate:
                 )
             encoder = bundle.encoder()
             golden = bundle.golden()
-            stages = StagedModel(bundle, encoder, self.threads, self.item_cache_bytes, self.metrics)
+            stages = open_model(bundle, encoder, self.threads, self.item_cache_bytes, self.metrics)
         except BundleError as error:
             raise Refused(error.code, str(error)) from error
         replay(stages, encoder, golden, manifest.task_names)
@@ -101,9 +101,7 @@ class Gate:
         self._warm_up(stages, encoder, golden, batcher)
         return LoadedVersion(manifest, encoder, batcher, fusions)
 
-    def _warm_up(
-        self, stages: StagedModel, encoder: Encoder, golden: Golden, batcher: Batcher
-    ) -> None:
+    def _warm_up(self, stages: Model, encoder: Encoder, golden: Golden, batcher: Batcher) -> None:
         users = encoder.user(golden.users[:1], golden.contexts[:1])
         for rows in _WARM_UP_ROWS:
             rows = min(rows, self.row_budget)
@@ -113,7 +111,7 @@ class Gate:
             batcher.cost.observe(rows, time.monotonic() - started)
 
 
-def replay(stages: StagedModel, encoder: Encoder, golden: Golden, tasks: tuple[str, ...]) -> None:
+def replay(stages: Model, encoder: Encoder, golden: Golden, tasks: tuple[str, ...]) -> None:
     """Score the golden rows as a request would be scored, and compare.
 
     Raises:
