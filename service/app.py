@@ -12,11 +12,13 @@ from typing import Any
 
 import orjson
 from fastapi import FastAPI, Response
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import schemas
+from service.admin.routes import admin_router
 from service.answering import Endpoint
 from service.answers import ranked_answer, scored_answer
 from service.errors import FieldError, NotReady, ServiceError
@@ -63,9 +65,11 @@ def create_app(settings: Settings) -> FastAPI:
         "/score": Endpoint(*rooms, "score", wait, service.pipeline.score, scored_answer),
     }
     _add_operations(app, service)
+    app.include_router(admin_router(service))
     document(app)
     app.add_exception_handler(ServiceError, on_error)
     app.add_exception_handler(HTTPException, on_error)
+    app.add_exception_handler(RequestValidationError, on_error)
     app.add_exception_handler(Exception, on_error)
     return app
 

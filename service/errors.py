@@ -13,6 +13,9 @@
       NoActiveModel               503     no_active_model
       NotReady                    503     not_ready               /readyz alone
       DeadlineExceeded            504     deadline_exceeded
+      Unauthorized                401     unauthorized            /admin alone
+      AdminDisabled               403     admin_disabled          /admin alone
+      Conflict                    409     conflict                /admin alone
 
 The rooms raise these; `app.py` has the one handler that turns them into RFC 9457 answers.
 """
@@ -151,3 +154,27 @@ class DeadlineExceeded(ServiceError):
     status = 504
     code = "deadline_exceeded"
     title = "Deadline exceeded"
+
+
+class Unauthorized(ServiceError):
+    """An admin call without the right token."""
+
+    status = 401
+    code = "unauthorized"
+    title = "Unauthorized"
+
+
+class AdminDisabled(ServiceError):
+    """Admin calls are off."""
+
+    status = 403
+    code = "admin_disabled"
+    title = "Admin calls are off"
+
+
+class Conflict(ServiceError):
+    """A change that does not fit what is there: someone was first, or it cannot be let in."""
+
+    status = 409
+    code = "conflict"
+    title = "Conflict"

@@ -10,9 +10,17 @@ from urllib.parse import quote
 
 import orjson
 from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from service.errors import FieldError, InvalidRequest, MethodNotAllowed, QueueFull, ServiceError
+from service.errors import (
+    FieldError,
+    InvalidRequest,
+    MethodNotAllowed,
+    QueueFull,
+    ServiceError,
+    Unauthorized,
+)
 from service.queries import new_request_id
 
 log = logging.getLogger(__name__)
@@ -26,6 +34,8 @@ async def on_error(request: Request, error: Exception) -> Response:
     request_id = request.headers.get(REQUEST_ID) or new_request_id()
     if isinstance(error, ServiceError):
         return problem(error, request_id)
+    if isinstance(error, RequestValidationError):
+        return problem(_invalid(error), request_id)
     if isinstance(error, HTTPException):
         status = HTTPStatus(error.status_code)
         answer = ServiceError(str(error.detail))
@@ -52,6 +62,8 @@ def problem(
     all_headers = {REQUEST_ID: header_text(request_id), **(headers or {})}
     if isinstance(error, MethodNotAllowed):
         all_headers["Allow"] = "POST"
+    if isinstance(error, Unauthorized):
+        all_headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, QueueFull):
         all_headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     content = {
@@ -64,3 +76,10 @@ def problem(
         "request_id": request_id,
     }
     return Response(orjson.dumps(content), error.status, all_headers, MEDIA_TYPE)
+
+
+def _invalid(error: RequestValidationError) -> InvalidRequest:
+    """What FastAPI found wrong with a request, each at its path: body, query or path first."""
+    return InvalidRequest(
+        [FieldError(".".join(map(str, each["loc"])), each["msg"]) for each in error.errors()]
+    )

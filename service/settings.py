@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "MULTIRANK_"
@@ -73,6 +73,9 @@ class Settings(BaseSettings):
     )
     allow_request_formula: bool = Field(
         False, description="Whether a request may bring a fusion formula of its own"
+    )
+    admin_token: Annotated[SecretStr, Field(min_length=1)] | None = Field(
+        None, description="Bearer token of the calls under /admin; unset: they are off"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log lines that are written"

@@ -29,6 +29,7 @@ WAIT_S = 30.0
 _PATIENT = {"timeout_ms": 30_000, "feature_timeout_ms": 20_000, "poll_interval_ms": 100}
 """Settings of services under test: a busy machine must not make an answer late or degraded."""
 
+_KEPT_VARIABLES = ("PATH", "HOME", "TMPDIR", "PYTHONPATH")
 _SUSPICIOUS = re.compile(r" (?:WARNING|ERROR|CRITICAL) |Traceback|Warning:|Exception")
 
 
@@ -124,7 +125,7 @@ class Redis:
 
 def environment(**settings: object) -> dict[str, str]:
     """The whole environment of a `multirank` process: nothing of the caller's own settings."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+    kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
     given = {f"MULTIRANK_{name.upper()}": str(value) for name, value in settings.items()}
     return {"PYTHONWARNINGS": "default", **kept, **given}
 

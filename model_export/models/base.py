@@ -8,8 +8,8 @@ overrides the stages themselves.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,9 @@ class MultiTaskModel(nn.Module, ABC):
         options: sizes.
         first_width: P, the summed widths of the first layers of all experts and gates.
     """
+
+    task_modules: ClassVar[tuple[str, ...]] = ("towers",)
+    """Names of the modules whose parameters belong to tasks alone."""
 
     is_binary: torch.Tensor
     label_mean: torch.Tensor
@@ -135,6 +138,35 @@ class MultiTaskModel(nn.Module, ABC):
         """
         items = self.item_stage(item_ids, item_numbers).index_select(0, item_row)
         return self.joint_logits(self.user_stage(user_ids, user_numbers), items, user_row)
+
+    @property
+    def trained(self) -> tuple[bool, ...]:
+        """Of each of the T tasks, whether a loss of its own trains it; all, by default."""
+        return (True,) * len(self.task_kinds)
+
+    def extra_losses(self) -> Mapping[str, torch.Tensor]:
+        """Terms of the last forward that the objective adds to the tasks' losses.
+
+        Returns:
+            Name -> float32 scalar, its weight already in it; empty for most methods.
+        """
+        return {}
+
+    def task_parameters(self) -> list[nn.Parameter]:
+        """Parameters that the loss of a single task moves, of all tasks.
+
+        A stacked tensor holds a task in each row, and a task's loss leaves the other rows alone.
+        """
+        modules = (getattr(self, name) for name in self.task_modules)
+        return [parameter for module in modules for parameter in module.parameters()]
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """All others: where the gradients of tasks meet. Empty for networks that share nothing.
+
+        A tensor counts as a whole: one that stacks shared experts and a task's own is shared.
+        """
+        own = {id(parameter) for parameter in self.task_parameters()}
+        return [parameter for parameter in self.parameters() if id(parameter) not in own]
 
     def fit_label_scale(
         self, labels: npt.NDArray[np.float32], masks: npt.NDArray[np.bool_]

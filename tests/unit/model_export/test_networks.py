@@ -141,6 +141,24 @@ def test_regression_scores_are_in_the_unit_of_the_label(family: str) -> None:
     assert ((scores[:, :2] > 0) & (scores[:, :2] < 1)).all()
 
 
+@every_family
+def test_shared_and_task_parameters_are_all_parameters_and_tasks_do_not_meet_in_their_own(
+    family: str,
+) -> None:
+    user, item = networks.encoded(6, 32)
+    model = networks.build(family).train()
+    shared, own = model.shared_parameters(), model.task_parameters()
+    everything = [id(parameter) for parameter in model.parameters()]
+    assert sorted(id(parameter) for parameter in (*shared, *own)) == sorted(everything)
+    logits = networks.logits(model, user, item, np.arange(32) % 6)
+    torch.autograd.backward(logits[:, 0].sum())
+    for parameter in own:
+        assert parameter.grad is not None
+        assert (parameter.grad[1:] == 0).all()
+    assert model.trained == (True, True, True)
+    assert not model.extra_losses()
+
+
 def test_mmoe_is_the_paper_s_equation() -> None:
     """One layer, no tower: y_k = sum_i softmax(W_k x)_i relu(V_i x) . t_k, written out."""
     user, item = networks.encoded(1, 1)

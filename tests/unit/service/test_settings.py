@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from service.settings import PREFIX, Settings, SettingsInvalid, load_settings
 
@@ -20,6 +20,7 @@ OTHER_VALUES: dict[str, tuple[str, object]] = {
     "item_features_file": ("items.parquet", Path("items.parquet")),
     "feature_failure": ("error", "error"),
     "allow_request_formula": ("true", True),
+    "admin_token": ("secret", SecretStr("secret")),
     "log_level": ("debug", "debug"),
 }
 

@@ -1,0 +1,1 @@
+"""The way of an operator: calls that change what is served, and who may make them."""

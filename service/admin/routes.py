@@ -1,0 +1,27 @@
+"""Every /admin route. A room that has something to change adds its calls to `admin_router`."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Depends
+from starlette.exceptions import HTTPException
+
+from service.admin.access import Access
+from service.openapi import problems
+from service.wiring import Service
+
+_METHODS = ["GET", "PUT", "POST", "PATCH", "DELETE"]
+
+
+def admin_router(service: Service) -> APIRouter:
+    """The routes under /admin, each behind the token."""
+    router = APIRouter(
+        prefix="/admin",
+        dependencies=[Depends(Access(service.settings.admin_token))],
+        responses=problems(401, 403, 404, 409, 422),
+    )
+
+    @router.api_route("/{path:path}", methods=_METHODS, include_in_schema=False)
+    async def unknown(path: str) -> None:  # last: a stranger learns nothing of what there is
+        raise HTTPException(404, f"no admin call /admin/{path}; see /docs")
+
+    return router
