@@ -109,7 +109,7 @@ def weights(name: str, *shape: int) -> npt.NDArray[np.float32]:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-def write_graph(path: Path, *, external: bool = False, first_axis: object = "batch") -> Path:
+def write_graph(path: Path, *, external: bool = False, first_axis: str | int = "batch") -> Path:
     """Write the graph; `external` keeps its weights in a file beside it."""
     node = helper.make_node
     nodes = [
@@ -139,7 +139,7 @@ def write_graph(path: Path, *, external: bool = False, first_axis: object = "bat
         make("seconds", TensorProto.DOUBLE, [first_axis]),
         make("label", TensorProto.INT64, [first_axis]),
     ]
-    constants = {
+    constants: dict[str, npt.NDArray[Any]] = {
         "cities": weights("cities", 4, 2),
         "films": weights("films", 6, 2),
         "w1": weights("w1", 9, 64) / 3,
@@ -150,8 +150,13 @@ def write_graph(path: Path, *, external: bool = False, first_axis: object = "bat
     initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     graph = helper.make_graph(nodes, "foreign", inputs, outputs, initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    options = {"location": "weights.bin", "size_threshold": 256} if external else {}
-    onnx.save_model(model, str(path), save_as_external_data=external, **options)
+    onnx.save_model(
+        model,
+        str(path),
+        save_as_external_data=external,
+        location="weights.bin" if external else None,
+        size_threshold=256,
+    )
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from model_export.errors import ParityFailed, SpecInvalid
 from model_export.foreign import reference
 from model_export.foreign.importing import import_graph
 from model_export.foreign.spec import Specification
+from tests.conftest import ROOT
 from tests.foreign_graphs import SPEC, TASKS, expected, write_graph, write_spec
 
 EXAMPLES: list[dict[str, Any]] = SPEC["examples"]
@@ -263,3 +265,37 @@ def test_the_command_publishes_without_torch(graph: Path, tmp_path: Path) -> Non
     assert store.load(tmp_path / "models" / "foreign" / "1").manifest.version == 1
     formula = (tmp_path / "models" / "foreign" / "fusions" / "default.yaml").read_text()
     assert "click * like" in formula
+
+
+def test_the_readme_s_specification_fits_such_a_graph(tmp_path: Path) -> None:
+    node, make = helper.make_node, helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [
+            node("Cast", ["ids"], ["float_ids"], to=TensorProto.FLOAT),
+            node("Concat", ["dense", "float_ids"], ["x"], axis=1),
+            node("ReduceMean", ["x"], ["logits"], axes=[1], keepdims=1),
+        ],
+        "clicks",
+        [
+            make("dense", TensorProto.FLOAT, ["batch", 1]),
+            make("ids", TensorProto.INT64, ["batch", 2]),
+        ],
+        [make("logits", TensorProto.FLOAT, ["batch", 1])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, str(tmp_path / "model.onnx"))
+    films = {"film_id": [1], "film": [1], "title": ["one"]}
+    pq.write_table(pa.table(films), tmp_path / "films.parquet")
+    readme = (ROOT / "README.md").read_text()
+    (text,) = re.findall(r"^```yaml\n(model: clicks\n.*?)^```$", readme, re.DOTALL | re.MULTILINE)
+    spec = tmp_path / "clicks.yaml"
+    spec.write_text(text)
+    import_graph(tmp_path / "model.onnx", Specification(spec), tmp_path / "bundle")
+    assert store.load(tmp_path / "bundle").golden().scores[0, 0] == pytest.approx(
+        1 / (1 + np.exp(-((41 - 35) / 12 + 2 + 7) / 3))
+    )
+
+    (said,) = re.findall(r"^error: clicks.yaml: (.*)$", readme, re.MULTILINE)
+    spec.write_text(text.replace("dense:", "dens:"))
+    with pytest.raises(SpecInvalid, match=re.escape(said)):
+        import_graph(tmp_path / "model.onnx", Specification(spec), tmp_path / "bundle")
