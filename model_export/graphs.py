@@ -18,6 +18,7 @@ from torch.export import Dim
 from bundle.encoding import Side, side_layout
 from bundle.manifest import SingleStage, Stage, Stages
 from bundle.schema import FeatureSchema
+from model_export.models.base import MultiTaskModel
 from model_export.stages import Network, OneStage, ThreeStages
 
 OPSET = 20
@@ -35,6 +36,8 @@ def export_stages(model: Network, schema: FeatureSchema, directory: Path) -> Sta
     model.eval()
     if isinstance(model, OneStage):
         return _export_single(model, schema, directory)
+    if isinstance(model, MultiTaskModel):
+        model = model.for_serving()
     user_inputs, user_tensor = _export_side(model, schema, "user", _USERS, directory)
     item_inputs, item_tensor = _export_side(model, schema, "item", _ITEMS, directory)
     joint_items = item_tensor.new_zeros(_ROWS, item_tensor.shape[1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from multirank import features, importing, ranking, serving, training
+from multirank import deployment, features, importing, ranking, serving, training
 
 app = typer.Typer(
     name="multirank",
@@ -14,6 +14,7 @@ app = typer.Typer(
     add_completion=False,
 )
 training.register(app)
+deployment.register(app)
 serving.register(app)
 ranking.register(app)
 importing.register(app)

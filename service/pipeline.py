@@ -52,13 +52,13 @@ class Pipeline:
 
     async def score(self, query: Query) -> Scored:
         """Score all candidates on all tasks, in the order of the query."""
-        with self._registry.lease(query.model, query.version) as version:
+        with self._registry.lease(query.model, query.version, query.user_key) as version:
             inputs = Inputs(query, version.encoder)
             return await self._score(query, version, inputs)
 
     async def rank(self, query: Query) -> Ranked:
         """Score, fuse and sort. The answer comes from one version and one formula."""
-        with self._registry.lease(query.model, query.version) as version:
+        with self._registry.lease(query.model, query.version, query.user_key) as version:
             fusion, weights = self._choose_fusion(query.fusion, version)
             inputs = Inputs(query, version.encoder)
             scored = await self._score(query, version, inputs)

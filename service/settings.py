@@ -26,6 +26,9 @@ class Settings(BaseSettings):
     models_dir: Path = Field(Path("models"), description="Directory of published models")
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="Port; 0 picks one")
+    workers: Annotated[int, Field(ge=0)] = Field(
+        1, description="Processes that share the port; 0: one for each usable core"
+    )
     redis_url: str | None = Field(
         None, description="Feature store, e.g. redis://host:6379/0; unset: the embedded store"
     )
@@ -65,8 +68,13 @@ class Settings(BaseSettings):
     item_cache_bytes: Annotated[int, Field(ge=0)] = Field(
         256 << 20, description="Item tensors kept by each loaded version, bytes; 0 keeps none"
     )
-    threads: Annotated[int, Field(ge=1)] = Field(
-        1, description="onnxruntime threads inside one run"
+    memory_budget_bytes: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="Estimated bytes of all loaded versions; one more is refused. Unset: no limit",
+    )
+    threads: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="onnxruntime threads inside one run; unset: the usable cores over the workers",
     )
     poll_interval_ms: Annotated[float, Field(gt=0)] = Field(
         500.0, description="How often the models directory is looked at, milliseconds"

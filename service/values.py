@@ -13,6 +13,8 @@ from bundle.rows import Rows
 from bundle.schema import Entity
 
 Id = str | int
+Keys = npt.NDArray[np.int64] | list[str]
+"""Ids as a feature store knows them: texts, or the numbers themselves where all are whole."""
 Scores = npt.NDArray[np.float32]
 """Task scores, float32 [rows, tasks]."""
 
@@ -73,7 +75,7 @@ class Query:
     user_features: Mapping[str, Any]
     context: Mapping[str, Any]
     item_ids: Sequence[Id]
-    item_keys: Sequence[str]
+    item_keys: Keys
     item_features: Mapping[str, Sequence[Any]]
     fusion: FusionChoice
     top_k: int | None

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from bundle.rows import Decoded, RowLayout
 from bundle.schema import Entity
@@ -22,6 +23,7 @@ from service.errors import FeatureStoreUnavailable
 from service.features.cache import EMPTY_SLOT, NOT_CACHED, CachedRows, RowCache, describe
 from service.features.keys import UNTRACKED_TTL_S, key_prefix, split_key
 from service.metrics import Metrics
+from service.values import Keys
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +120,7 @@ class FeatureSource:
         feature_set: str,
         layouts: dict[Entity, RowLayout],
         user_id: str | None,
-        item_ids: Sequence[str],
+        item_ids: Keys,
         budget_s: float,
     ) -> Fetched:
         """Fetch the user's and the items' rows, in at most one read of the store.
@@ -134,7 +136,8 @@ class FeatureSource:
             self._generation = self.store.generation
             for cache in self._caches.values():
                 cache.clear()
-        user = self._look_up(feature_set, layouts["user"], [user_id])
+        user_ids = None if user_id is None else [user_id]
+        user = self._look_up(feature_set, layouts["user"], user_ids)
         item = self._look_up(feature_set, layouts["item"], item_ids)
         reasons: list[str] = []
         if user.keys or item.keys:
@@ -157,7 +160,7 @@ class FeatureSource:
             cache = self._caches.setdefault(prefix, RowCache(layout, self._cache_bytes))
         return cache
 
-    def _look_up(self, feature_set: str, layout: RowLayout, ids: Sequence[str | None]) -> _Wanted:
+    def _look_up(self, feature_set: str, layout: RowLayout, ids: Keys | None) -> _Wanted:
         prefix = key_prefix(feature_set, layout)
         wanted = _Wanted(self._cache(prefix, layout), prefix, ids)
         self._cached[layout.entity].inc(wanted.cached)
@@ -249,20 +252,31 @@ class _Wanted:
     """The rows that one request wants of one entity, and the keys that must be read for them.
 
     Rows in the cache are copied at once: by the time a read has ended, others may have reused
-    their slots. The id None wants nothing and gets the empty row.
+    their slots.
+
+    Args:
+        ids: None is one row that is nobody's, and empty.
     """
 
-    def __init__(self, cache: RowCache, prefix: str, ids: Sequence[str | None]) -> None:
+    def __init__(self, cache: RowCache, prefix: str, ids: Keys | None) -> None:
         self.cache = cache
         self._now = time.monotonic()
+        self._ids: list[str] = []
+        self._places: npt.NDArray[np.intp] | None = None
+        self.keys: list[str] = []
+        if ids is None:
+            self.rows, self.cached = cache.take(np.array([EMPTY_SLOT])), 0
+            return
         slots = cache.find(ids, self._now)
-        absent = np.flatnonzero(slots == NOT_CACHED)
-        slots[absent] = EMPTY_SLOT
+        absent = slots == NOT_CACHED
+        self.cached = len(ids)
+        if absent.any():
+            self._places = np.flatnonzero(absent)
+            slots[self._places] = EMPTY_SLOT
+            self.cached -= len(self._places)
+            self._ids = [str(ids[row]) for row in self._places.tolist()]
+            self.keys = [f"{prefix}{each}" for each in self._ids]
         self.rows = cache.take(slots)
-        self.cached = len(ids) - len(absent)
-        self._places = [row for row in absent.tolist() if ids[row] is not None]
-        self._ids = [str(ids[row]) for row in self._places]
-        self.keys = [f"{prefix}{each}" for each in self._ids]
 
     def fill(self, decoded: Decoded, changed: set[str], ttl_s: float) -> None:
         """Complete the rows with those that were read, and cache those that did not change."""

@@ -1,10 +1,12 @@
 """The gate: what must be true of a version before a request may reach it.
 
-files    every digest is right (bundle/store.py)
-names    manifest and directory agree; the graphs have the promised inputs and outputs
-golden   raw rows encoded and scored here give the scores that the exporter's reference gave
-formulas every fusion of the model compiles for this version's tasks and features
-warm     runs at several row counts, so that no request pays for a first time
+verifying  files     every digest is right (bundle/store.py); manifest and directory agree
+           memory    there is room for it beside the others
+loading    graphs    onnxruntime opens them; inputs and outputs are those promised
+           golden    raw rows encoded and scored here give the scores of the exporter's reference
+           formulas  every fusion of the model compiles for this version's tasks and features
+           features  the store can give what it reads
+warming    runs at several row counts, so that no request pays for a first time
 """
 
 from __future__ import annotations
@@ -18,14 +20,15 @@ from pathlib import Path
 import numpy as np
 
 from bundle.encoding import Encoder
-from bundle.errors import BundleError, ManifestInvalid
+from bundle.errors import BundleError
 from bundle.manifest import Manifest
 from bundle.rows import Rows
-from bundle.store import Bundle, Golden, load
+from bundle.store import Bundle, Golden, load_version
 from service.fusion.compile import CompiledFusion, compile_fusion
 from service.fusion.errors import FusionError
 from service.fusion.formula import load_fusions
-from service.lifecycle.version import LoadedVersion
+from service.lifecycle.memory import estimate_bytes
+from service.lifecycle.version import LoadedVersion, State, fingerprint
 from service.metrics import Metrics
 from service.scoring.batcher import Batcher
 from service.scoring.item_cache import UNCACHED
@@ -49,6 +52,11 @@ class Refused(Exception):
         self.reason = reason
         super().__init__(detail)
 
+    @property
+    def for_memory(self) -> bool:
+        """Whether it may be let in once others have gone."""
+        return self.reason == "memory_budget"
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -70,20 +78,36 @@ class Gate:
     item_cache_bytes: int
     metrics: Metrics
 
-    def admit(self, models: Path, model: str, version: int) -> LoadedVersion:
+    def admit(
+        self,
+        models: Path,
+        model: str,
+        version: int,
+        free_bytes: int | None,
+        enter: Callable[[State], None],
+    ) -> LoadedVersion:
         """Verify, load and warm up a version; blocks, so call it on a thread.
+
+        Args:
+            free_bytes: what it may occupy; None for no limit.
+            enter: called with each state that it comes to.
 
         Raises:
             Refused: with the first thing that is wrong.
         """
+        formulas = fingerprint(models / model / FUSIONS_DIR)
+        enter("verifying")
         try:
-            bundle = load(models / model / str(version))
+            bundle = load_version(models, model, version)
             manifest = bundle.manifest
-            if (manifest.model, manifest.version) != (model, version):
-                raise ManifestInvalid(
-                    f"manifest says {manifest.model} {manifest.version}, the directory "
-                    f"{model} {version}"
+            memory_bytes = estimate_bytes(bundle, self.item_cache_bytes)
+            if free_bytes is not None and memory_bytes > free_bytes:
+                raise Refused(
+                    "memory_budget",
+                    f"needs about {memory_bytes:,} bytes, {max(free_bytes, 0):,} of "
+                    "MULTIRANK_MEMORY_BUDGET_BYTES are free",
                 )
+            enter("loading")
             encoder = bundle.encoder()
             golden = bundle.golden()
             stages = open_model(bundle, encoder, self.threads, self.item_cache_bytes, self.metrics)
@@ -95,11 +119,12 @@ class Gate:
             self.load_features(bundle, encoder)
         except Exception as error:
             raise Refused("features_unusable", str(error)) from error
+        enter("warming")
         batcher = Batcher(
             model, stages, self.executor, self.row_budget, self.queue_rows, self.metrics
         )
         self._warm_up(stages, encoder, golden, batcher)
-        return LoadedVersion(manifest, encoder, batcher, fusions)
+        return LoadedVersion(manifest, encoder, stages, batcher, fusions, memory_bytes, formulas)
 
     def _warm_up(self, stages: Model, encoder: Encoder, golden: Golden, batcher: Batcher) -> None:
         users = encoder.user(golden.users[:1], golden.contexts[:1])

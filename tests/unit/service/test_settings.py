@@ -19,7 +19,9 @@ OTHER_VALUES: dict[str, tuple[str, object]] = {
     "user_features_file": ("users.parquet", Path("users.parquet")),
     "item_features_file": ("items.parquet", Path("items.parquet")),
     "feature_failure": ("error", "error"),
+    "threads": ("3", 3),
     "allow_request_formula": ("true", True),
+    "memory_budget_bytes": ("1000000", 1_000_000),
     "admin_token": ("secret", SecretStr("secret")),
     "log_level": ("debug", "debug"),
 }

@@ -35,7 +35,7 @@ class Bench:
         )
 
     async def fetch(self, user: str | None, *items: str, budget_s: float = PATIENCE_S) -> Fetched:
-        return await self.source.fetch(FEATURE_SET, LAYOUTS, user, items, budget_s)
+        return await self.source.fetch(FEATURE_SET, LAYOUTS, user, list(items), budget_s)
 
     def count(self, entity: str, outcome: str) -> float:
         labels = {"entity": entity, "outcome": outcome}

@@ -66,7 +66,7 @@ def admit(models: Path, executor: ThreadPoolExecutor) -> Admit:
             item_cache_bytes=1 << 16,
             metrics=Metrics(),
         )
-        return gate.admit(models, "tiny", version)
+        return gate.admit(models, "tiny", version, None, lambda state: None)
 
     return admit_version
 
