@@ -56,7 +56,7 @@ def test_what_is_found_is_what_was_put_last(capacity_bytes: int, script: list[tu
             cache.put(about, rows([float(value)] * len(about)), now, ttl_s=1000.0)
             truth |= dict.fromkeys(about, float(value))
         elif step == "drop":
-            cache.drop(about)
+            cache.expire(about)
             truth.pop(about, None)
         else:
             cache.find(about, now)
@@ -128,10 +128,10 @@ def test_a_whole_number_is_found_by_its_text_and_by_itself() -> None:
 def test_a_number_is_forgotten_with_its_row() -> None:
     cache = RowCache(LAYOUT, 1 << 16)
     cache.put(["1", "2", "3"], rows([1.0, 2.0, 3.0]), 0.0, 60.0)
-    cache.drop("2")
+    cache.expire("2")
     assert (cache.find(np.array([1, 2, 3]), 0.0) == NOT_CACHED).tolist() == [False, True, False]
     assert (cache.find(np.array([1]), 61.0) == NOT_CACHED).all()
-    cache.clear()
+    cache.expire_all()
     assert (cache.find(np.array([1, 2, 3]), 0.0) == NOT_CACHED).all()
 
 
