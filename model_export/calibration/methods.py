@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -57,6 +58,13 @@ class Isotonic:
 
 
 Curve: TypeAlias = Platt | Isotonic
+
+
+def of_parameters(method: Method, parameters: Mapping[str, Sequence[float]]) -> Curve:
+    """The curve that a manifest describes."""
+    if method == "platt":
+        return Platt(**{name: value for name, (value,) in parameters.items()})
+    return Isotonic(**{name: tuple(values) for name, values in parameters.items()})
 
 
 def fit(method: Method, scores: Floats, labels: Floats) -> Curve:

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from multirank.fusion.places import bundle_of, deployed, manifest_of, model_name, reported, stop
+from multirank.fusion.places import (
+    ModelName,
+    Models,
+    bundle_of,
+    deployed,
+    manifest_of,
+    model_name,
+    reported,
+    stop,
+)
+from multirank.fusion.tune import tune
 
 if TYPE_CHECKING:  # heavy imports wait until needed
     from multirank.fusion.formulas import Fuse
@@ -20,15 +30,13 @@ _FORMULA = "A fusion's name, name@version, a .yaml file, or =FORMULA"
 Formula = Annotated[str, typer.Argument(help=_FORMULA)]
 Request = Annotated[Path, typer.Argument(help="JSON: an answer of /score or /rank, or a request")]
 Name = Annotated[str, typer.Argument(help="The fusion; rules: the file of rules")]
-ModelName = Annotated[str, typer.Option("--model", help="The model; the only one when left out")]
-Models = Annotated[
-    Path, typer.Option(envvar="MULTIRANK_MODELS_DIR", help="Where published models are")
-]
 Version = Annotated[int | None, typer.Option(help="A published version; the newest if left out")]
 Weights = Annotated[list[str] | None, typer.Option("--weight", help="NAME=NUMBER, instead")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
 Top = Annotated[int, typer.Option(min=1, help="How many items to show")]
 _MODELS = Path("models")
+
+app.command()(tune)
 
 
 @app.command()

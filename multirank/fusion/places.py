@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 if TYPE_CHECKING:  # heavy imports wait until needed
     from bundle.manifest import Manifest
     from bundle.store import Bundle
+
+ModelName = Annotated[str, typer.Option("--model", help="The model; the only one when left out")]
+Models = Annotated[
+    Path, typer.Option(envvar="MULTIRANK_MODELS_DIR", help="Where published models are")
+]
 
 
 def manifest_of(

@@ -40,6 +40,7 @@ class Program:
         tasks: task name -> slot; likewise weights and features. Only what is used.
         steps: (slot to fill, numpy function, getter of its operands), in order.
         result: the slot of the fused score.
+        across: whether a step looks at all candidates of the request at once.
     """
 
     slots: tuple[Any, ...]
@@ -48,6 +49,7 @@ class Program:
     features: Mapping[str, int]
     steps: tuple[Step, ...]
     result: int
+    across: bool
 
     def run(self, features: Mapping[str, float | str]) -> bool:
         """Evaluate a condition over fields of a request."""
@@ -127,6 +129,7 @@ class _Builder:
         self._inputs: dict[str, dict[str, int]] = {"task": {}, "weight": {}, "feature": {}}
         self._steps: list[Step] = []
         self._operators = 0
+        self._across = False
 
     def program(self, result: int) -> Program:
         constants = tuple(slot.constant for slot in self.slots)
@@ -138,6 +141,7 @@ class _Builder:
             inputs["feature"],
             tuple(self._steps),
             result,
+            self._across,
         )
 
     def add(self, expression: Expression) -> int:
@@ -240,6 +244,7 @@ class _Builder:
         number = self._slot((node.operator, *operands), _Slot(operator.gives, per_candidate))
         if number == new:
             self._steps.append((number, operator.apply, _getter(operands)))
+            self._across |= operator.across
         return number
 
 
