@@ -52,7 +52,7 @@ def test_keys_that_give_way_are_reported_and_gone(keys: list[int]) -> None:
 def test_no_room_is_wasted_on_keys_that_were_removed() -> None:
     index, rng = HashIndex(1000), np.random.default_rng(0)
     for _ in range(50):
-        keys = rng.integers(1, 2**63, 1000).astype(np.uint64)
+        keys = rng.integers(1, 2**64, 1000, dtype=np.uint64)
         assert len(index.put(keys, np.arange(1000))) < 5  # a bucket without room is rare
         index.remove(keys)
     assert (index.find(keys) == ABSENT).all()
