@@ -108,7 +108,7 @@ async def _scored(source: str, query: Query, bundle: Bundle) -> Recorded:
     from service.features.source import FeatureSource
     from service.inputs import Inputs
     from service.metrics import Metrics
-    from service.scoring.stages import StagedModel
+    from service.scoring.stages import open_model
 
     manifest, encoder, metrics = bundle.manifest, bundle.encoder(), Metrics()
     store = EmbeddedStore()
@@ -120,7 +120,7 @@ async def _scored(source: str, query: Query, bundle: Bundle) -> Recorded:
     )
     inputs.complete(fetched)
     users, items = inputs.encode()
-    model = StagedModel(bundle, encoder, 1, 0, metrics)
+    model = open_model(bundle, encoder, 1, 0, metrics)
     scores = model.score(users, items, np.zeros(len(items), np.int64))
     usable = [n for n, kind in manifest.features.kinds().items() if kind in NUMERIC_KINDS]
     name = f"{source}, scored by {manifest.model} version {manifest.version}"
