@@ -100,6 +100,12 @@ class Metrics:
         self.versions_refused = counter(
             "versions_refused", "Versions not let in", "model", "reason"
         )
+        self.fusions_refused = counter(
+            "fusions_refused", "Fusion files and rules not let in", "model", "fusion"
+        )
+        self.fusion_changes = counter(
+            "fusion_changes", "Times another formula went live", "model", "fusion"
+        )
         self.deployment_generation = gauge(
             "deployment_generation",
             "Generation of the deployment file that every worker follows",

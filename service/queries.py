@@ -161,7 +161,9 @@ def _item_features(
     return {name: [row.features.get(name) for row in candidates] for name in names}
 
 
-def _fusion_choice(fusion: str | schemas.Fusion) -> FusionChoice:
+def _fusion_choice(fusion: str | schemas.Fusion | None) -> FusionChoice:
+    if fusion is None:
+        return FusionChoice()
     if isinstance(fusion, str):
         return FusionChoice(fusion)
     return FusionChoice(fusion.name or "default", fusion.weights, fusion.formula)

@@ -51,9 +51,12 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class FusionChoice:
-    """Which formula a request wants: by name with weights overridden, or a formula of its own."""
+    """Which formula a request wants: by name with weights overridden, or a formula of its own.
 
-    name: str = "default"
+    Without a name the rules choose, or it is `default`.
+    """
+
+    name: str | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
     formula: str | None = None
 
@@ -162,6 +165,7 @@ class Ranked:
     """A ranking of a request's candidates.
 
     Attributes:
+        fusion_rule: the rule that chose the fusion, if one did.
         order: int [K], positions in the request, best first.
         fused: float64 [N], in the order of the request.
     """
@@ -170,6 +174,7 @@ class Ranked:
     fusion_name: str
     fusion_version: str
     fusion_weights: Mapping[str, float]
+    fusion_rule: str | None
     order: npt.NDArray[np.intp]
     fused: npt.NDArray[np.float64]
     explanation: Explanation | None

@@ -70,6 +70,22 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "expert_layers": (8, 6),
         "attention_gate": 5,
     },
+    "shared_bottom_din": {
+        "family": "shared_bottom",
+        "bottom_layers": (8, 6),
+        "history": {"encoder": "din", "feature": "history", "attention_layers": (7, 5)},
+    },
+    "mmoe_dien": {
+        "family": "mmoe",
+        "experts": 3,
+        "expert_layers": (8,),
+        "history": {"encoder": "dien", "feature": "history"},
+    },
+    "single_task_dien": {
+        "family": "single_task",
+        "task_layers": (8,),
+        "history": {"encoder": "dien", "feature": "history"},
+    },
     "moe": {"family": "moe", "experts": 4, "expert_layers": (8, 6)},
     "cgc": {"family": "cgc", "task_experts": 2, "shared_experts": 1, "expert_layers": (8, 6)},
     "ple": {"family": "ple", "task_experts": 1, "shared_experts": 2, "levels": ((8, 6), (5,))},
