@@ -9,11 +9,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bundle.manifest import ModelName
-from bundle.schema import Finite, Name
+from bundle.schema import Finite
 from model_export.data.declarations import FeatureDeclaration
 from model_export.data.loaders import DataOptions
 from model_export.data.tasks import TaskDeclaration
 from model_export.errors import ConfigInvalid
+from model_export.fusions import FusionDefault
 from model_export.models.families import Architecture
 
 
@@ -41,24 +42,6 @@ class TrainingOptions(_Strict):
     weight_decay: Annotated[Finite, Field(ge=0)] = 0.0
     patience: Annotated[int, Field(ge=1)] = 2
     threads: Annotated[int, Field(ge=1)] = 1
-
-
-class FusionWeight(_Strict):
-    """A weight that a request may change within bounds."""
-
-    default: Finite
-    minimum: Finite
-    maximum: Finite
-
-
-class FusionDefault(_Strict):
-    """The formula a model starts with; the product team owns it once it is published."""
-
-    formula: str
-    expressions: dict[Name, str] = {}
-    weights: dict[Name, Finite | FusionWeight] = {}
-    description: str = ""
-    owner: str = ""
 
 
 class Config(_Strict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from multirank import deployment, features, ranking, serving, training
+from multirank import deployment, features, importing, ranking, serving, training
 
 app = typer.Typer(
     name="multirank",
@@ -17,6 +17,7 @@ training.register(app)
 deployment.register(app)
 serving.register(app)
 ranking.register(app)
+importing.register(app)
 app.add_typer(features.app, name="features")
 
 

@@ -3,7 +3,7 @@
 verifying  files     every digest is right (bundle/store.py); manifest and directory agree
            memory    there is room for it beside the others
 loading    graphs    onnxruntime opens them; inputs and outputs are those promised
-           golden    raw rows encoded and scored here give the scores that torch gave
+           golden    raw rows encoded and scored here give the reference's scores
            formulas  every fusion of the model compiles for this version's tasks and features
            features  the store can give what it reads
 warming    runs at several row counts, so that no request pays for a first time
@@ -32,7 +32,7 @@ from service.lifecycle.version import LoadedVersion, State, fingerprint
 from service.metrics import Metrics
 from service.scoring.batcher import Batcher
 from service.scoring.item_cache import UNCACHED
-from service.scoring.stages import StagedModel
+from service.scoring.stages import Model, open_model
 from service.values import Candidates
 
 GOLDEN_TOLERANCE = 1e-4
@@ -110,7 +110,7 @@ class Gate:
             enter("loading")
             encoder = bundle.encoder()
             golden = bundle.golden()
-            stages = StagedModel(bundle, encoder, self.threads, self.item_cache_bytes, self.metrics)
+            stages = open_model(bundle, encoder, self.threads, self.item_cache_bytes, self.metrics)
         except BundleError as error:
             raise Refused(error.code, str(error)) from error
         replay(stages, encoder, golden, manifest.task_names)
@@ -126,9 +126,7 @@ class Gate:
         self._warm_up(stages, encoder, golden, batcher)
         return LoadedVersion(manifest, encoder, stages, batcher, fusions, memory_bytes, formulas)
 
-    def _warm_up(
-        self, stages: StagedModel, encoder: Encoder, golden: Golden, batcher: Batcher
-    ) -> None:
+    def _warm_up(self, stages: Model, encoder: Encoder, golden: Golden, batcher: Batcher) -> None:
         users = encoder.user(golden.users[:1], golden.contexts[:1])
         for rows in _WARM_UP_ROWS:
             rows = min(rows, self.row_budget)
@@ -138,7 +136,7 @@ class Gate:
             batcher.cost.observe(rows, time.monotonic() - started)
 
 
-def replay(stages: StagedModel, encoder: Encoder, golden: Golden, tasks: tuple[str, ...]) -> None:
+def replay(stages: Model, encoder: Encoder, golden: Golden, tasks: tuple[str, ...]) -> None:
     """Score the golden rows as a request would be scored, and compare.
 
     Raises:

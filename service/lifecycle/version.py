@@ -15,7 +15,7 @@ from bundle.encoding import Encoder
 from bundle.manifest import Manifest
 from service.fusion.compile import CompiledFusion
 from service.scoring.batcher import Batcher
-from service.scoring.stages import StagedModel
+from service.scoring.stages import Model
 
 State = Literal[
     "found", "verifying", "loading", "warming", "ready", "draining", "closed", "refused"
@@ -54,7 +54,7 @@ class LoadedVersion:
 
     manifest: Manifest
     encoder: Encoder
-    stages: StagedModel
+    stages: Model
     batcher: Batcher
     fusions: Mapping[str, CompiledFusion]
     memory_bytes: int = 0

@@ -136,6 +136,7 @@ def test_an_exported_run_publishes_loads_and_replays(
     assert manifest.samples["item"].display == ("title",)
 
     golden, encoder = bundle.golden(), bundle.encoder()
+    assert isinstance(manifest.stages, Stages)
     scores = parity.Graphs.open(published, manifest.stages).scores(
         encoder.user(golden.users, golden.contexts), encoder.item(golden.items), golden.user_row
     )
