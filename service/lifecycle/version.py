@@ -67,7 +67,10 @@ def fingerprint(directory: Path) -> Fingerprint:
     """Names, sizes and times of the files of a directory: changes whenever one of them does."""
     if not directory.is_dir():
         return frozenset()
-    return frozenset(_look(path) for path in directory.iterdir())
+    try:
+        return frozenset(_look(path) for path in directory.iterdir())
+    except PermissionError:
+        return frozenset({_look(directory)})
 
 
 def _look(path: Path) -> tuple[str, int, int]:
