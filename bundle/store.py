@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bundle.encoding import Encoder, Vocabularies
+from bundle.encoding import Encoder
 from bundle.errors import (
     ArrayInvalid,
     DigestMismatch,
@@ -42,6 +42,7 @@ from bundle.manifest import (
     serialise,
 )
 from bundle.rows import Rows
+from bundle.vocabulary import Vocabularies
 
 _CHUNK_BYTES = 1 << 20
 _READABLE = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH

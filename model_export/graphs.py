@@ -32,7 +32,7 @@ def export_stages(model: MultiTaskModel, schema: FeatureSchema, directory: Path)
     Every number of users, items and rows may be given at run time. An input without columns is
     left out of its graph and not listed in the stage.
     """
-    model.eval()
+    model = model.eval().for_serving()
     user_inputs, user_tensor = _export_side(model, schema, "user", _USERS, directory)
     item_inputs, item_tensor = _export_side(model, schema, "item", _ITEMS, directory)
     joint_items = item_tensor.new_zeros(_ROWS, item_tensor.shape[1])

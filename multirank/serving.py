@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,17 +52,17 @@ def serve(
         raise typer.Exit(2) from error
     count = settings.workers or usable_cores()
     if count > 1:
-        _serve_together(settings, count)
+        _serve_together(settings, given, count)
     else:
         _serve_alone(settings)
 
 
-def _serve_together(settings: Settings, count: int) -> None:
+def _serve_together(settings: Settings, options: Mapping[str, object], count: int) -> None:
     from multirank.supervisor import CannotStart, supervise
 
     start_logging(settings, "supervisor ")
     try:
-        supervise(settings, count, DRAIN_S)
+        supervise(settings, options, count, DRAIN_S)
     except CannotStart as error:
         typer.echo(error, err=True)
         raise typer.Exit(1) from error

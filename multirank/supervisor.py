@@ -38,10 +38,13 @@ class CannotStart(Exception):
     """The address cannot be had, or a worker ended before the service was up."""
 
 
-def supervise(settings: Settings, count: int, drain_s: float) -> None:
+def supervise(
+    settings: Settings, options: Mapping[str, object], count: int, drain_s: float
+) -> None:
     """Run `count` workers until SIGTERM or SIGINT.
 
     Args:
+        options: settings by field name that do not come from the environment.
         drain_s: longest that a worker takes to answer what it has accepted.
 
     Raises:
@@ -54,7 +57,7 @@ def supervise(settings: Settings, count: int, drain_s: float) -> None:
         raise CannotStart(f"cannot listen on {host} port {port}: {error.strerror}") from error
     url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
     with listener, tempfile.TemporaryDirectory(prefix="multirank-run-", dir=_memory()) as run_dir:
-        asyncio.run(_run(listener, url, count, Path(run_dir), _environment(settings), drain_s))
+        asyncio.run(_run(listener, url, count, Path(run_dir), _environment(options), drain_s))
 
 
 async def _run(
@@ -73,12 +76,11 @@ def _memory() -> str | None:
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
-def _environment(settings: Settings) -> dict[str, str]:
-    """Of the workers: the settings, those given as options too, and where modules are found."""
-    content = settings.model_dump(mode="json", include=settings.model_fields_set)
-    own = {f"{PREFIX}{name.upper()}": str(value) for name, value in content.items()}
-    kept = {name: v for name, v in os.environ.items() if not name.upper().startswith(PREFIX)}
-    return {**kept, **own, "PYTHONPATH": os.pathsep.join(sys.path)}
+def _environment(options: Mapping[str, object]) -> dict[str, str]:
+    """Of the workers: this one, with what came as options, and where modules are found."""
+    given = {f"{PREFIX}{name}".upper(): str(value) for name, value in options.items()}
+    kept = {name: v for name, v in os.environ.items() if name.upper() not in given}
+    return {**kept, **given, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 class _Supervisor:

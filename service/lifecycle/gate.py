@@ -12,7 +12,7 @@ warming    runs at several row counts, so that no request pays for a first time
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +24,9 @@ from bundle.errors import BundleError
 from bundle.manifest import Manifest
 from bundle.rows import Rows
 from bundle.store import Bundle, Golden, load_version
-from service.fusion.compile import CompiledFusion, compile_fusion
-from service.fusion.errors import FusionError
-from service.fusion.formula import load_fusions
+from service.lifecycle.formulas import FUSIONS_DIR, Formulas, fit, last_live
 from service.lifecycle.memory import estimate_bytes
-from service.lifecycle.version import LoadedVersion, State, fingerprint
+from service.lifecycle.version import LoadedVersion, State
 from service.metrics import Metrics
 from service.scoring.batcher import Batcher
 from service.scoring.item_cache import UNCACHED
@@ -38,7 +36,6 @@ from service.values import Candidates
 GOLDEN_TOLERANCE = 1e-4
 """Largest |difference| to torch's score, relative above 1: other CPUs sum in another order."""
 
-FUSIONS_DIR = "fusions"
 _WARM_UP_ROWS = (1, 50, 200, 500, 50, 200, 500)
 
 FeatureLoader = Callable[[Bundle, Encoder], None]
@@ -95,7 +92,6 @@ class Gate:
         Raises:
             Refused: with the first thing that is wrong.
         """
-        formulas = fingerprint(models / model / FUSIONS_DIR)
         enter("verifying")
         try:
             bundle = load_version(models, model, version)
@@ -114,7 +110,7 @@ class Gate:
         except BundleError as error:
             raise Refused(error.code, str(error)) from error
         replay(stages, encoder, golden, manifest.task_names)
-        fusions = compile_fusions(models / model / FUSIONS_DIR, manifest)
+        formulas = admit_formulas(models / model / FUSIONS_DIR, manifest)
         try:
             self.load_features(bundle, encoder)
         except Exception as error:
@@ -124,7 +120,7 @@ class Gate:
             model, stages, self.executor, self.row_budget, self.queue_rows, self.metrics
         )
         self._warm_up(stages, encoder, golden, batcher)
-        return LoadedVersion(manifest, encoder, stages, batcher, fusions, memory_bytes, formulas)
+        return LoadedVersion(manifest, encoder, stages, batcher, formulas, memory_bytes)
 
     def _warm_up(self, stages: Model, encoder: Encoder, golden: Golden, batcher: Batcher) -> None:
         users = encoder.user(golden.users[:1], golden.contexts[:1])
@@ -173,19 +169,16 @@ def uncached(rows: Rows) -> Candidates:
     return Candidates(rows, np.full(len(rows), UNCACHED, np.uint64))
 
 
-def compile_fusions(directory: Path, manifest: Manifest) -> Mapping[str, CompiledFusion]:
-    """Compile every fusion of a model for one version's tasks and features.
+def admit_formulas(directory: Path, manifest: Manifest) -> Formulas:
+    """The formulas of a version that is about to be let in.
 
     Raises:
-        Refused: a file is wrong, or names a task or feature that the version lacks.
+        Refused: a file is wrong, or names a task or feature that the version lacks, and so does
+            what was live before it.
     """
-    if not directory.is_dir():
-        return {}  # a model without formulas can be asked for scores
-    kinds = manifest.features.kinds()
-    try:
-        return {
-            name: compile_fusion(fusion, manifest.task_names, kinds)
-            for name, fusion in load_fusions(directory).items()
-        }
-    except FusionError as error:
-        raise Refused("fusion_invalid", str(error)) from error
+    fitted = fit(directory, [(manifest, last_live(directory, manifest))])
+    (formulas,) = fitted.formulas
+    for name, reason in fitted.refused.items():
+        if name not in formulas.versions():
+            raise Refused("fusion_invalid", reason)
+    return formulas

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -28,7 +29,7 @@ BODY = orjson.dumps(GOOD)
 
 @pytest.fixture
 def crew(served_models: Path, serve: Serve) -> Service:
-    return serve(served_models, workers=WORKERS)
+    return serve(served_models, workers=WORKERS, admin_token="a secret")
 
 
 def processes(service: Service) -> list[psutil.Process]:
@@ -45,6 +46,10 @@ def connection(service: Service) -> http.client.HTTPConnection:
     address = urlsplit(service.url)
     assert address.hostname is not None
     return http.client.HTTPConnection(address.hostname, address.port, timeout=WAIT_S)
+
+
+def connection_of_its_own(service: Service) -> closing[http.client.HTTPConnection]:
+    return closing(connection(service))
 
 
 def rank(open_connection: http.client.HTTPConnection) -> int:
@@ -153,6 +158,13 @@ def test_metrics_are_those_of_all_workers_and_survive_a_worker(crew: Service) ->
     assert answered() == len(opened)
     assert crew.metric("multirank_version_state", **state) == WORKERS
     assert crew.metric("multirank_leases", model=MODEL, version="1") == 0
+
+
+def test_workers_have_the_settings_of_the_environment(crew: Service) -> None:
+    for _ in range(WORKERS):  # a connection each
+        with connection_of_its_own(crew) as open_connection:
+            open_connection.request("GET", "/admin/x", headers={"Authorization": "Bearer a secret"})
+            assert open_connection.getresponse().status == 404
 
 
 def test_every_line_says_which_process_wrote_it(crew: Service) -> None:
