@@ -62,7 +62,7 @@ def open_model(
         item_cache_bytes: budget of the item tensor cache.
 
     Raises:
-        ManifestInvalid: a graph cannot be opened or is not what the manifest says.
+        GraphInvalid: a graph cannot be opened or is not what the manifest says.
     """
     stages = bundle.manifest.stages
     if isinstance(stages, SingleStage):
