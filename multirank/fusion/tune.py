@@ -126,17 +126,20 @@ def _show(outcome: Outcome) -> None:
     console.print(f"searched: {outcome.searched}\nheld out: {outcome.held_out}", soft_wrap=True)
     kept = f", keeping {', '.join(outcome.kept)}" if outcome.kept else ""
     table = Table(title=f"maximise {outcome.metrics[0]}{kept}", title_justify="left")
-    for column in ("", "weights", *outcome.metrics, *(f"{m}, held out" for m in outcome.metrics)):
-        table.add_column(column, justify="left" if column in ("", "weights") else "right")
-    rows = (
-        ("baseline", outcome.baseline, outcome.baseline_held_out),
-        ("tuned", outcome.found, outcome.found_held_out),
-    )
-    for name, searched, judged in rows:
-        if searched is not None and judged is not None:
-            weights = ", ".join(f"{name}={value:.4g}" for name, value in searched.weights.items())
-            values = [f"{value:.4f}" for value in (*searched.values, *judged.values)]
-            table.add_row(name, weights, *values)
+    table.add_column("")
+    columns = [("baseline", outcome.baseline, outcome.baseline_held_out)]
+    if outcome.found is not None and outcome.found_held_out is not None:
+        columns.append(("tuned", outcome.found, outcome.found_held_out))
+    for heading, _, _ in columns:
+        table.add_column(heading, justify="right")
+    for name in outcome.baseline.weights:
+        table.add_row(name, *(f"{searched.weights[name]:.4g}" for _, searched, _ in columns))
+    table.add_section()
+    for place, metric in enumerate(outcome.metrics):
+        table.add_row(metric, *(f"{searched.values[place]:.4f}" for _, searched, _ in columns))
+    for place, metric in enumerate(outcome.metrics):
+        held = [f"{judged.values[place]:.4f}" for _, _, judged in columns]
+        table.add_row(f"{metric}, held out", *held)
     console.print(table)
     console.print(f"{outcome.tried} weights tried; {verdict(outcome)}", soft_wrap=True)
 

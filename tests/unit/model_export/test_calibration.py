@@ -153,7 +153,7 @@ def test_an_exported_run_says_and_does_what_it_was_asked(
     np.testing.assert_array_equal(golden[:, 2], raw[:, 2])
     encoder = bundle.encoder()
     model = open_model(bundle, encoder, 1, 0, Metrics())
-    replay(model, encoder, bundle.golden(), bundle.manifest.task_names)
+    replay(model, bundle.golden(), bundle.manifest.task_names)
 
 
 def test_held_out_rows_are_those_of_the_data_and_of_the_network(tiny_run: Path) -> None:
