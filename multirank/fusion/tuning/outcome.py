@@ -23,6 +23,7 @@ class Outcome:
     Attributes:
         found: None where no weights keep what must be kept.
         better: whether the objective is higher on the rows held out, and all is kept there.
+        missed: what is not kept there, and by what.
         interval: of the gain on the rows held out, 95 %, by resampling its groups.
         front: on the rows searched; front_held_out: the same weights, on the rows held out.
         tried: how many weights were tried.
@@ -37,6 +38,7 @@ class Outcome:
     found: Tried | None
     found_held_out: Tried | None
     better: bool
+    missed: tuple[str, ...]
     interval: tuple[float, float] | None
     front: Sequence[Tried]
     front_held_out: Sequence[Tried]
@@ -65,9 +67,10 @@ def tune(
     search = Search(trial, free, start, seed, generations)
     found = search.best()
     if found is not None and found.values[0] <= start.values[0]:
-        found = None if any(_missed(kept, start, start)) else start
+        found = None if _missed(kept, start, start) else start
     front = search.front() if kept else []
     judged = judge(found.weights) if found else None
+    missed = _missed(kept, judged, start_held_out) if judged else ()
     improved = found is not None and found.values[0] > start.values[0]
     return Outcome(
         metrics=(objective.text, *(each.metric.text for each in kept)),
@@ -81,7 +84,8 @@ def tune(
         better=improved
         and judged is not None
         and judged.values[0] > start_held_out.values[0]
-        and not any(_missed(kept, judged, start_held_out)),
+        and not missed,
+        missed=missed,
         interval=_interval(judge, found.weights, baseline, seed) if found and improved else None,
         front=front,
         front_held_out=[judge(each.weights) for each in front],
@@ -101,17 +105,21 @@ def verdict(outcome: Outcome) -> str:
     interval = f"95 % interval {low:+.4f} to {high:+.4f}"
     said = f"{outcome.metrics[0]} {gain:+.4f} on rows held out, {interval}"
     if not outcome.better:
-        return f"NOT better than the baseline: {said}, or something to be kept was not"
+        not_kept = f"; not kept there: {', '.join(outcome.missed)}" if outcome.missed else ""
+        return f"NOT better than the baseline: {said}{not_kept}"
     return f"better than the baseline: {said}" + (
         "" if low > 0 else "; it may be chance" if high > 0 else ""
     )
 
 
-def _missed(kept: Sequence[Kept], tried: Tried, baseline: Tried) -> list[bool]:
-    return [
-        value < each.floor(reference)
-        for each, value, reference in zip(kept, tried.values[1:], baseline.values[1:], strict=True)
-    ]
+def _missed(kept: Sequence[Kept], tried: Tried, baseline: Tried) -> tuple[str, ...]:
+    """What falls below its floor, in words."""
+    values = zip(kept, tried.values[1:], baseline.values[1:], strict=True)
+    return tuple(
+        f"{each.metric.text} {value:.4f} < {each.floor(reference):.4f}"
+        for each, value, reference in values
+        if value < each.floor(reference)
+    )
 
 
 def _interval(
