@@ -126,6 +126,11 @@ class Inputs:
             ]
         )
 
+    @property
+    def rows(self) -> Mapping[Entity, Rows]:
+        """The completed rows, as they are encoded: one user, one context, N items."""
+        return self._rows
+
     def encode(self) -> tuple[Encoded, Candidates]:
         """The user side, encoded, and the N items, which are encoded only if they must be."""
         rows = self._rows
