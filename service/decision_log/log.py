@@ -136,8 +136,7 @@ class DecisionLog:
     def _write(self, version: _Version, decisions: Sequence[Decision]) -> None:
         try:
             segment = self._segments.get(version) or self._open(version, decisions[0].manifest)
-            batch = batch_of(decisions, schema_of(decisions[0].manifest))
-            segment.append(batch)
+            segment.append(batch_of(decisions, segment.schema))
         except (OSError, TypeError, ValueError, pa.ArrowException) as error:
             if len(decisions) > 1 and not isinstance(error, OSError):
                 for each in decisions:  # one of them may be at fault

@@ -33,6 +33,7 @@ class Segment:
         directory.mkdir(parents=True, exist_ok=True)
         self.path = directory / f"{stem}{OPEN}"
         self.opened = now
+        self.schema = schema
         new = directory / f".{stem}"  # locked before it has the name that others look for
         self._file = new.open("wb", buffering=0)
         fcntl.flock(self._file, fcntl.LOCK_EX)
