@@ -13,6 +13,7 @@ from bundle.encoding import Encoder
 from bundle.schema import Entity
 from bundle.store import Bundle
 from service.cores import usable_cores
+from service.decision_log.log import DecisionLog, LogOptions
 from service.features.embedded import EmbeddedStore, load_embedded
 from service.features.redis import RedisStore
 from service.features.source import FeatureSource
@@ -41,10 +42,13 @@ class Service:
     board: Board
     features: FeatureSource
     pipeline: Pipeline
+    decisions: DecisionLog | None
     executor: ThreadPoolExecutor
 
     def start(self) -> None:
         """Begin to follow the feature store and the models directory."""
+        if self.decisions is not None:
+            self.decisions.start()
         self.features.start()
         self.follower.start()
 
@@ -71,6 +75,8 @@ class Service:
         """Close from the roof down."""
         await self.follower.stop()
         await self.features.close()
+        if self.decisions is not None:
+            await asyncio.to_thread(self.decisions.close)
         self.executor.shutdown(wait=True)
 
 
@@ -113,10 +119,33 @@ def build(settings: Settings, worker: Worker) -> Service:
         metrics,
         board,
     )
-    pipeline = Pipeline(registry, features, settings.allow_request_formula, metrics)
+    decisions = _decision_log(settings, worker, metrics)
+    pipeline = Pipeline(registry, features, settings.allow_request_formula, decisions, metrics)
     return Service(
-        settings, worker, metrics, registry, follower, board, features, pipeline, executor
+        settings,
+        worker,
+        metrics,
+        registry,
+        follower,
+        board,
+        features,
+        pipeline,
+        decisions,
+        executor,
     )
+
+
+def _decision_log(settings: Settings, worker: Worker, metrics: Metrics) -> DecisionLog | None:
+    if settings.decision_log_dir is None:
+        return None
+    options = LogOptions(
+        directory=settings.decision_log_dir,
+        rate=settings.decision_log_rate,
+        file_bytes=settings.decision_log_file_bytes,
+        file_s=settings.decision_log_file_s,
+        total_bytes=settings.decision_log_bytes,
+    )
+    return DecisionLog(options, worker.index, metrics)
 
 
 def _feature_store(
