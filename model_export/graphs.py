@@ -6,10 +6,12 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 import torch
 from onnxscript import optimizer
 from torch import nn
@@ -19,6 +21,7 @@ from bundle.encoding import Side, side_layout
 from bundle.manifest import Stage, Stages
 from bundle.schema import FeatureSchema
 from model_export.models.base import MultiTaskModel
+from model_export.tables import LARGE_BYTES, TableFile
 
 OPSET = 20
 _ANY_SIZE = 1 << 40
@@ -27,14 +30,16 @@ _USERS, _ITEMS, _ROWS = 3, 4, 5
 
 
 def export_stages(model: MultiTaskModel, schema: FeatureSchema, directory: Path) -> Stages:
-    """Write user.onnx, item.onnx and joint.onnx.
+    """Write user.onnx, item.onnx and joint.onnx; beside them the embedding table when it is large.
 
     Every number of users, items and rows may be given at run time. An input without columns is
     left out of its graph and not listed in the stage.
     """
     model.eval()
-    user_inputs, user_tensor = _export_side(model, schema, "user", _USERS, directory)
-    item_inputs, item_tensor = _export_side(model, schema, "item", _ITEMS, directory)
+    large = model.embeddings.weight.nbytes >= LARGE_BYTES
+    table = TableFile(model.embeddings, directory) if large else None
+    user_inputs, user_tensor = _export_side(model, schema, "user", _USERS, directory, table)
+    item_inputs, item_tensor = _export_side(model, schema, "item", _ITEMS, directory, table)
     joint_items = item_tensor.new_zeros(_ROWS, item_tensor.shape[1])
     user_row = torch.zeros(_ROWS, dtype=torch.int64)
     users, rows = Dim("users"), Dim("rows")
@@ -84,7 +89,12 @@ class _JointGraph(nn.Module):
 
 
 def _export_side(
-    model: MultiTaskModel, schema: FeatureSchema, side: Side, rows: int, directory: Path
+    model: MultiTaskModel,
+    schema: FeatureSchema,
+    side: Side,
+    rows: int,
+    directory: Path,
+    table: TableFile | None,
 ) -> tuple[tuple[str, ...], torch.Tensor]:
     layout = side_layout(schema, side)
     example: dict[str, torch.Tensor] = {}
@@ -100,6 +110,7 @@ def _export_side(
         {"inputs": tuple({0: dimension} for _ in example)},
         f"{side}_tensor",
         directory / f"{side}.onnx",
+        partial(table.move_out_of, side=side) if table and "ids" in example else None,
     )
     with torch.inference_mode():
         return tuple(example), graph(*example.values())
@@ -111,7 +122,13 @@ def export_graph(
     dynamic_shapes: dict[str, object],
     output: str,
     path: Path,
+    change: Callable[[ir.Graph], None] | None = None,
 ) -> None:
+    """Write a network as one ONNX graph.
+
+    Args:
+        change: what else is to be done to the graph before it is written.
+    """
     with _quiet():
         program = torch.onnx.export(
             graph.eval(),
@@ -126,7 +143,9 @@ def export_graph(
     assert program is not None  # by dynamo=True
     # Slices and sums of weights become weights: nothing constant is left to run time.
     optimizer.optimize_ir(program.model, input_size_limit=_ANY_SIZE, output_size_limit=_ANY_SIZE)
-    program.save(str(path), external_data=False)
+    if change is not None:
+        change(program.model.graph)
+    ir.save(program.model, path)
     onnx.checker.check_model(str(path), full_check=True)
 
 
