@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bundle.encoding import Encoder, Vocabularies
+from bundle.encoding import Encoder
 from bundle.errors import (
     DigestMismatch,
     FileMissing,
@@ -39,6 +39,7 @@ from bundle.manifest import (
     serialise,
 )
 from bundle.rows import Rows
+from bundle.vocabulary import Vocabularies
 
 _CHUNK_BYTES = 1 << 20
 
@@ -171,6 +172,24 @@ def load(path: Path) -> Bundle:
     owners = [owner.key for owner in manifest.features.vocabulary_owners()]
     vocabularies = _read_npz(path / VOCABULARIES_FILE, owners)
     return Bundle(path=path, manifest=manifest, vocabularies=vocabularies)
+
+
+def load_version(models: Path, model: str, version: int) -> Bundle:
+    """Open a published version and verify every file, and that it is the one of its directory.
+
+    Raises:
+        BundleError: as `load`; FileUnsafe: the directory is a link; ManifestInvalid: another's.
+    """
+    directory = models / model / str(version)
+    if directory.is_symlink():
+        raise FileUnsafe(f"{version}: must be a plain directory, not a link")
+    bundle = load(directory)
+    found = bundle.manifest
+    if (found.model, found.version) != (model, version):
+        raise ManifestInvalid(
+            f"manifest says {found.model} {found.version}, the directory {model} {version}"
+        )
+    return bundle
 
 
 def _plain_file(directory: Path, name: str) -> Path:

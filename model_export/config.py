@@ -15,6 +15,8 @@ from model_export.data.loaders import DataOptions
 from model_export.data.tasks import TaskDeclaration
 from model_export.errors import ConfigInvalid
 from model_export.models.families import Architecture
+from model_export.training.device import DeviceName, Precision
+from model_export.weighting import AnyWeighting, StaticOptions
 
 
 class _Strict(BaseModel):
@@ -33,6 +35,8 @@ class TrainingOptions(_Strict):
         patience: epochs without a better validation objective after which training stops.
         threads: of torch. Small networks gain little from more than one, and where other work
             shares the cores they lose much, waiting for each other.
+        device: `auto` is CUDA where there is one.
+        precision: of the matrix products; `auto` is bfloat16 on CUDA and float32 elsewhere.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 10
@@ -41,6 +45,8 @@ class TrainingOptions(_Strict):
     weight_decay: Annotated[Finite, Field(ge=0)] = 0.0
     patience: Annotated[int, Field(ge=1)] = 2
     threads: Annotated[int, Field(ge=1)] = 1
+    device: DeviceName = "auto"
+    precision: Precision = "auto"
 
 
 class FusionWeight(_Strict):
@@ -68,7 +74,8 @@ class Config(_Strict):
         name: of the experiment; its run directory is called so.
         model: the name that the model is published under. Experiments may share it: the published
             versions of a model may differ in family.
-        seed: of initialisation, dropout and the order of the rows.
+        seed: of initialisation, dropout, the order of the rows and the sampling of negatives.
+        weighting: how the tasks' losses or gradients are combined.
     """
 
     name: ModelName
@@ -79,6 +86,7 @@ class Config(_Strict):
     features: Annotated[tuple[FeatureDeclaration, ...], Field(min_length=1)]
     tasks: Annotated[tuple[TaskDeclaration, ...], Field(min_length=1)]
     architecture: Architecture
+    weighting: AnyWeighting = StaticOptions()
     training: TrainingOptions = TrainingOptions()
     fusion: FusionDefault | None = None
 
@@ -91,11 +99,14 @@ class Config(_Strict):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise ValueError(f"{field}: declared twice: {', '.join(twice)}")
+        if not any(task.serve for task in self.tasks):
+            raise ValueError("tasks: none is served")
         entities = {feature.entity for feature in self.features}
         if "item" not in entities:
             raise ValueError("features: at least one item feature is needed")
         if not entities & {"user", "context"}:
             raise ValueError("features: at least one user or context feature is needed")
+        self.architecture.check(self.features, self.tasks)
         return self
 
 

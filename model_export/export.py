@@ -58,7 +58,7 @@ def contents_of(run: FinishedRun) -> Contents:
     return Contents(
         name=run.config.model,
         family=run.config.architecture.family,
-        tasks=tuple(task.served() for task in run.config.tasks),
+        tasks=tuple(task.served() for task in run.config.tasks if task.serve),
         features=run.features,
         network=run.model,
         examples=run.examples,

@@ -21,7 +21,7 @@ from bundle.encoding import Side, side_layout
 from bundle.manifest import Stage, Stages
 from bundle.schema import FeatureSchema
 from model_export.models.base import MultiTaskModel
-from model_export.tables import LARGE_BYTES, TableFile
+from model_export.tables import LARGE_BYTES, TableFile, tables_of
 
 OPSET = 20
 _ANY_SIZE = 1 << 40
@@ -35,9 +35,9 @@ def export_stages(model: MultiTaskModel, schema: FeatureSchema, directory: Path)
     Every number of users, items and rows may be given at run time. An input without columns is
     left out of its graph and not listed in the stage.
     """
-    model.eval()
-    large = model.embeddings.weight.nbytes >= LARGE_BYTES
-    table = TableFile(model.embeddings, directory) if large else None
+    model = model.eval().for_serving()
+    large = (table for table in tables_of(model) if table.weight.nbytes >= LARGE_BYTES)
+    table = next((TableFile(each, directory) for each in large), None)
     user_inputs, user_tensor = _export_side(model, schema, "user", _USERS, directory, table)
     item_inputs, item_tensor = _export_side(model, schema, "item", _ITEMS, directory, table)
     joint_items = item_tensor.new_zeros(_ROWS, item_tensor.shape[1])

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +16,17 @@ from model_export import config as config_file
 from model_export import fusions, report
 from model_export.config import Config
 from model_export.data import loaders
-from model_export.data.encoded import encode, pack
-from model_export.data.fit import fit
-from model_export.data.impressions import Impressions
+from model_export.data.encoded import EncodedSet, encode, pack
+from model_export.data.fit import FittedFeatures, fit
+from model_export.data.impressions import Feed, Impressions
+from model_export.data.tasks import check_learnable
+from model_export.errors import DataInvalid
 from model_export.export import contents_of, write_bundle
-from model_export.models import families
-from model_export.training import run_directory, trainer
+from model_export.models.base import MultiTaskModel
+from model_export.training import device as devices
+from model_export.training import processes, run_directory, trainer
 from model_export.training.evaluation import evaluate
+from model_export.training.processes import Processes
 from model_export.training.run_directory import Examples, RunWriter, Summary
 
 _EXAMPLE_USERS, _EXAMPLE_ROWS = 16, 512
@@ -49,32 +52,104 @@ def run(config: Config | Path, runs: Path, models: Path, console: Console = _SIL
     return publish(directory, models, console)
 
 
-def train(config: Config, directory: Path, console: Console = _SILENT) -> Path:
+def train(
+    config: Config, directory: Path, console: Console = _SILENT, *, resume: bool = False
+) -> Path:
     """Train one configuration into a run directory; returns the directory.
+
+    Under torchrun all processes train together, and the first one writes.
+
+    Args:
+        resume: go on after the last epoch of an interrupted training of the same configuration.
 
     Raises:
         TrainingError: the data cannot be had, or does not fit the configuration.
     """
+    device = devices.choose(config.training.device)
+    with devices.threads(config.training.threads), processes.joined(device) as group:
+        _train(config, directory, console if group.is_first else _SILENT, resume, device, group)
+    return directory
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The data of an experiment, read and encoded."""
+
+    feed: Feed
+    features: FittedFeatures
+    train: EncodedSet
+    validation: EncodedSet
+    test: EncodedSet
+
+
+def prepare(config: Config) -> Prepared:
+    """Read the data, fit the features on its training part, encode all parts.
+
+    Raises:
+        DataInvalid: the data cannot be had, or does not fit the configuration.
+    """
     feed = loaders.load(config.data)
-    report.print_sizes(feed, console)
+    if config.architecture.position_bias and feed.train.positions is None:
+        raise DataInvalid(
+            f"architecture.position_bias: {config.data.loader} does not say at which position a "
+            "candidate was shown"
+        )
     features = fit(config.features, feed.train)
     encoder = features.encoder()
     train_set, validation_set, test_set = (
         encode(part, config.tasks, encoder) for part in (feed.train, feed.validation, feed.test)
     )
-    tasks = [task.served() for task in config.tasks]
-    writer = RunWriter(directory, config)
+    check_learnable(
+        config.tasks,
+        ((train_set.labels != 0) & train_set.masks).sum(axis=0).tolist(),
+        train_set.masks.sum(axis=0).tolist(),
+        feed.train.origin,
+    )
+    return Prepared(feed, features, train_set, validation_set, test_set)
+
+
+def new_model(config: Config, prepared: Prepared, device: torch.device) -> MultiTaskModel:
+    """The network of a configuration, initialised by its seed, with the scales of its labels."""
+    torch.manual_seed(config.seed)
+    model = run_directory.network(config, prepared.features.schema).to(device)
+    model.outputs.fit(prepared.train.labels, prepared.train.masks)
+    return model
+
+
+def _train(
+    config: Config,
+    directory: Path,
+    console: Console,
+    resume: bool,
+    device: torch.device,
+    group: Processes,
+) -> None:
+    prepared = prepare(config)
+    feed = prepared.feed
+    report.print_sizes(feed, console)
+    writer = RunWriter(directory, config, resume) if group.is_first else None
+    resumed = group.from_first(writer.checkpoint if writer else None)
     started = time.monotonic()
-    epochs = 0
-    with torch.random.fork_rng(), _threads(config.training.threads):
-        torch.manual_seed(config.seed)
-        model = families.build(config.architecture, features.schema, tasks)
-        model.fit_label_scale(train_set.labels, train_set.masks)
-        for epoch in trainer.train(model, config, train_set, validation_set, console):
-            writer.metrics(vars(epoch))
+    epochs = len(resumed.epochs) if resumed else 0
+    with torch.random.fork_rng():
+        model = new_model(config, prepared, device)
+        for epoch in trainer.train(
+            model,
+            config,
+            prepared.train,
+            prepared.validation,
+            console,
+            processes=group,
+            checkpoints=directory,
+            resumed=resumed,
+        ):
+            if writer:
+                writer.epoch(asdict(epoch))
             epochs = epoch.number
-        test = evaluate(model, tasks, test_set)
-    writer.metrics({"test": test})
+    if writer is None:
+        return
+    test = evaluate(model, [task.served() for task in config.tasks], prepared.test)
+    writer.test(test)
     summary = Summary(
         dataset=feed.description,
         sizes=feed.sizes(),
@@ -82,9 +157,9 @@ def train(config: Config, directory: Path, console: Console = _SILENT) -> Path:
         seconds=round(time.monotonic() - started, 2),
         test=test,
     )
-    writer.finish(model, features, _examples(feed.test, encoder), (feed.users, feed.items), summary)
+    examples = _examples(feed.test, prepared.features.encoder())
+    writer.finish(model.cpu(), prepared.features, examples, feed.samples(), summary)
     report.print_summary(config, summary, console)
-    return directory
 
 
 def export(directory: Path, console: Console = _SILENT) -> Path:
@@ -115,16 +190,6 @@ def publish(directory: Path, models: Path, console: Console = _SILENT) -> Path:
         note = "" if written else " is there already and stays as it is"
         console.print(f"formula:   {file}{note}", highlight=False, soft_wrap=True)
     return published
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _examples(part: Impressions, encoder: Encoder) -> Examples:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+from torch import nn
 
 from bundle.encoding import Side
 from model_export.models.inputs import EmbeddingTable
@@ -19,6 +20,11 @@ from model_export.models.inputs import EmbeddingTable
 TABLE_FILE = "embeddings.bin"
 LARGE_BYTES = 64 << 20
 """Smaller tables stay in the graphs: a file more gains nothing."""
+
+
+def tables_of(model: nn.Module) -> list[EmbeddingTable]:
+    """The model's embedding table, or none; `inputs.py` has all embeddings in one."""
+    return [each for each in model.modules() if isinstance(each, EmbeddingTable)]
 
 
 class TableFile:

@@ -32,14 +32,20 @@ def run(config: ConfigFile, runs: Runs = _RUNS, models: Models = _MODELS) -> Non
         pipeline.run(config, runs, models, Console())
 
 
-def train(config: ConfigFile, runs: Runs = _RUNS) -> None:
-    """Train into a run directory and evaluate on held-out data."""
+def train(
+    config: ConfigFile,
+    runs: Runs = _RUNS,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on after the last epoch of an interrupted training")
+    ] = False,
+) -> None:
+    """Train into a run directory and evaluate on held-out data; torchrun starts several."""
     with _reported():
         from model_export import config as config_file
         from model_export import pipeline
 
         loaded = config_file.load(config)
-        directory = pipeline.train(loaded, runs / loaded.name, Console())
+        directory = pipeline.train(loaded, runs / loaded.name, Console(), resume=resume)
         typer.echo(f"run: {directory}")
 
 

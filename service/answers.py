@@ -35,6 +35,7 @@ def ranked_answer(ranked: Ranked, columns: bool, form: BodyFormat = JSON) -> byt
         "name": ranked.fusion_name,
         "version": ranked.fusion_version,
         "weights": ranked.fusion_weights,
+        "rule": ranked.fusion_rule,
     }
     ids = [scored.item_ids[row] for row in order.tolist()]
     fused = ranked.fused[order]

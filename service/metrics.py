@@ -7,6 +7,7 @@ for `/metrics` adds up those of all. A gauge then is a sum over the workers that
 from __future__ import annotations
 
 import os
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -31,13 +32,15 @@ class Metrics:
         def counter(name: str, about: str, *labels: str) -> Counter:
             return Counter(f"multirank_{name}", about, labels, registry=self.registry)
 
-        def gauge(name: str, about: str, *labels: str) -> Gauge:
+        def gauge(
+            name: str, about: str, *labels: str, mode: Literal["livesum", "livemin"] = "livesum"
+        ) -> Gauge:
             return Gauge(
                 f"multirank_{name}",
                 about,
                 labels,
                 registry=self.registry,
-                multiprocess_mode="livesum",
+                multiprocess_mode=mode,
             )
 
         def histogram(name: str, about: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
@@ -57,7 +60,12 @@ class Metrics:
         self.feature_rows = counter(
             "feature_rows", "Feature rows by what became of them", "entity", "outcome"
         )
-        self.feature_failures = counter("feature_failures", "Failed store reads", "reason")
+        self.feature_failures = counter(
+            "feature_failures", "Requests whose rows could not all be read", "reason"
+        )
+        self.feature_circuit = gauge(
+            "feature_circuit", "1 for the state of the circuit to the feature store", "state"
+        )
         self.degraded_answers = counter("degraded_answers", "Degraded answers", "reason")
 
         self.item_cache = counter(
@@ -91,6 +99,21 @@ class Metrics:
         )
         self.versions_refused = counter(
             "versions_refused", "Versions not let in", "model", "reason"
+        )
+        self.fusions_refused = counter(
+            "fusions_refused", "Fusion files and rules not let in", "model", "fusion"
+        )
+        self.fusion_changes = counter(
+            "fusion_changes", "Times another formula went live", "model", "fusion"
+        )
+        self.deployment_generation = gauge(
+            "deployment_generation",
+            "Generation of the deployment file that every worker follows",
+            "model",
+            mode="livemin",
+        )
+        self.deployments_refused = counter(
+            "deployments_refused", "Deployment files that could not be read", "model"
         )
         self.swaps = counter("swaps", "Times another version went live", "model")
         self.leases = gauge("leases", "Requests holding a version", "model", "version")

@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import ValidationError
 
 from service import schemas
 from service.bodies import BodyFormat
 from service.errors import FieldError, InvalidRequest, TooManyCandidates
-from service.values import FusionChoice, Id, Query
+from service.values import FusionChoice, Id, Keys, Query
 
 _UNION_TAGS = {"#rows", "#columns", "#name", "#object"}
 _ID_TAGS = {"constrained-str", "constrained-int"}
@@ -71,12 +73,7 @@ def parse_query(
         raise TooManyCandidates(
             f"candidates: {len(ids)} candidates, at most {max_candidates} are allowed"
         )
-    keys = list(map(str, ids))
-    if len(set(keys)) < len(keys):
-        twice = [key for key, count in Counter(keys).items() if count > 1]
-        raise InvalidRequest.at(
-            "candidates.ids", f"duplicate ids: {', '.join(twice[:5])}; send each candidate once"
-        )
+    keys = _distinct_keys(ids)
     for name, column in features.items():
         if len(column) != len(ids):
             raise InvalidRequest.at(
@@ -125,6 +122,31 @@ def _parse(content: Any) -> tuple[schemas.RankRequest, Sequence[Id]]:
     return request, [row.id for row in request.candidates]
 
 
+def _distinct_keys(ids: Sequence[Id]) -> Keys:
+    numbers, texts = _whole_numbers(ids), list[str]()
+    if numbers is None:
+        texts = list(map(str, ids))
+        distinct = len(set(texts)) == len(texts)
+    else:
+        ordered = np.sort(numbers)
+        distinct = not (ordered[1:] == ordered[:-1]).any()
+    if not distinct:
+        twice = [key for key, count in Counter(map(str, ids)).items() if count > 1]
+        raise InvalidRequest.at(
+            "candidates.ids", f"duplicate ids: {', '.join(twice[:5])}; send each candidate once"
+        )
+    return texts if numbers is None else numbers
+
+
+def _whole_numbers(ids: Sequence[Id]) -> npt.NDArray[np.int64] | None:
+    if set(map(type, ids)) != {int}:
+        return None
+    try:
+        return np.array(ids, np.int64)
+    except OverflowError:
+        return None
+
+
 def _lengths_fit(ids: Sequence[Id]) -> bool:
     lengths = {len(each) for each in ids if type(each) is str}
     return not lengths or (min(lengths) > 0 and max(lengths) <= schemas.MAX_ID_LENGTH)
@@ -139,7 +161,9 @@ def _item_features(
     return {name: [row.features.get(name) for row in candidates] for name in names}
 
 
-def _fusion_choice(fusion: str | schemas.Fusion) -> FusionChoice:
+def _fusion_choice(fusion: str | schemas.Fusion | None) -> FusionChoice:
+    if fusion is None:
+        return FusionChoice()
     if isinstance(fusion, str):
         return FusionChoice(fusion)
     return FusionChoice(fusion.name or "default", fusion.weights, fusion.formula)

@@ -13,6 +13,8 @@ from bundle.rows import Rows
 from bundle.schema import Entity
 
 Id = str | int
+Keys = npt.NDArray[np.int64] | list[str]
+"""Ids as a feature store knows them: texts, or the numbers themselves where all are whole."""
 Scores = npt.NDArray[np.float32]
 """Task scores, float32 [rows, tasks]."""
 
@@ -49,9 +51,12 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class FusionChoice:
-    """Which formula a request wants: by name with weights overridden, or a formula of its own."""
+    """Which formula a request wants: by name with weights overridden, or a formula of its own.
 
-    name: str = "default"
+    Without a name the rules choose, or it is `default`.
+    """
+
+    name: str | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
     formula: str | None = None
 
@@ -73,7 +78,7 @@ class Query:
     user_features: Mapping[str, Any]
     context: Mapping[str, Any]
     item_ids: Sequence[Id]
-    item_keys: Sequence[str]
+    item_keys: Keys
     item_features: Mapping[str, Sequence[Any]]
     fusion: FusionChoice
     top_k: int | None
@@ -160,6 +165,7 @@ class Ranked:
     """A ranking of a request's candidates.
 
     Attributes:
+        fusion_rule: the rule that chose the fusion, if one did.
         order: int [K], positions in the request, best first.
         fused: float64 [N], in the order of the request.
     """
@@ -168,6 +174,7 @@ class Ranked:
     fusion_name: str
     fusion_version: str
     fusion_weights: Mapping[str, float]
+    fusion_rule: str | None
     order: npt.NDArray[np.intp]
     fused: npt.NDArray[np.float64]
     explanation: Explanation | None

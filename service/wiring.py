@@ -15,7 +15,10 @@ from bundle.store import Bundle
 from service.cores import usable_cores
 from service.features.embedded import EmbeddedStore, load_embedded
 from service.features.redis import RedisStore
-from service.features.source import FeatureSource, FeatureStore
+from service.features.source import FeatureSource
+from service.features.store import FeatureStore
+from service.lifecycle.board import Board
+from service.lifecycle.follower import Follower
 from service.lifecycle.gate import Gate
 from service.lifecycle.registry import Registry
 from service.metrics import Metrics
@@ -34,6 +37,8 @@ class Service:
     worker: Worker
     metrics: Metrics
     registry: Registry
+    follower: Follower
+    board: Board
     features: FeatureSource
     pipeline: Pipeline
     executor: ThreadPoolExecutor
@@ -41,13 +46,13 @@ class Service:
     def start(self) -> None:
         """Begin to follow the feature store and the models directory."""
         self.features.start()
-        self.registry.start()
+        self.follower.start()
 
     @asynccontextmanager
     async def beside_others(self) -> AsyncIterator[None]:
         """Keep the other workers informed for the length of the block."""
         if self.worker.replaces:
-            await self.registry.looked.wait()  # the port opens afterwards
+            await self.follower.looked.wait()  # the port opens afterwards
         announcing = asyncio.create_task(self._announce())
         try:
             yield
@@ -57,14 +62,14 @@ class Service:
                 await announcing
 
     async def _announce(self) -> None:
-        await self.registry.looked.wait()
+        await self.follower.looked.wait()
         while self.worker.run_dir is not None:
             self.worker.announce(self.registry.ready)
             await asyncio.sleep(_ANNOUNCE_EVERY_S)
 
     async def stop(self) -> None:
         """Close from the roof down."""
-        await self.registry.stop()
+        await self.follower.stop()
         await self.features.close()
         self.executor.shutdown(wait=True)
 
@@ -77,9 +82,10 @@ def build(settings: Settings, worker: Worker) -> Service:
     features = FeatureSource(
         store,
         settings.feature_timeout_ms / 1000,
-        settings.feature_failure,
+        settings.feature_failures,
         settings.feature_cache_bytes,
         settings.feature_ttl_s,
+        settings.feature_stale_s,
         metrics,
     )
 
@@ -96,9 +102,21 @@ def build(settings: Settings, worker: Worker) -> Service:
         item_cache_bytes=settings.item_cache_bytes,
         metrics=metrics,
     )
-    registry = Registry(settings.models_dir, gate, settings.poll_interval_ms / 1000, metrics)
+    board = Board(worker, settings.poll_interval_ms / 1000)
+    registry = Registry(metrics, lambda closed: follower.release(closed))
+    follower = Follower(
+        settings.models_dir,
+        registry,
+        gate,
+        settings.poll_interval_ms / 1000,
+        settings.memory_budget_bytes,
+        metrics,
+        board,
+    )
     pipeline = Pipeline(registry, features, settings.allow_request_formula, metrics)
-    return Service(settings, worker, metrics, registry, features, pipeline, executor)
+    return Service(
+        settings, worker, metrics, registry, follower, board, features, pipeline, executor
+    )
 
 
 def _feature_store(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,7 @@ class Batch:
         item_ids: int32 [I, K']. item_numbers: float32 [I, M'].
         user_row, item_row: int64 [N].
         labels: float32 [N, T]. masks: bool [N, T].
+        positions: int64 [N], where the data has them.
     """
 
     user_ids: torch.Tensor
@@ -37,6 +39,13 @@ class Batch:
     item_row: torch.Tensor
     labels: torch.Tensor
     masks: torch.Tensor
+    positions: torch.Tensor | None
+
+    def to(self, device: torch.device) -> Batch:
+        """The same rows on a device."""
+        held: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {n: None if t is None else t.to(device) for n, t in held.items()}
+        return Batch(**moved)
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,7 @@ class EncodedSet:
         users: [U] impressions, user side. items: [I] items.
         user_row, item_row, groups: int64 [N].
         labels: float32 [N, T]. masks: bool [N, T].
+        positions: int64 [N], where the data has them.
     """
 
     users: Encoded
@@ -56,9 +66,14 @@ class EncodedSet:
     groups: npt.NDArray[np.int64]
     labels: npt.NDArray[np.float32]
     masks: npt.NDArray[np.bool_]
+    positions: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.user_row)
+
+    def chunks(self, rng: np.random.Generator | None = None) -> Iterator[EncodedSet]:
+        """All rows at once: they are in memory."""
+        yield self
 
     def batch(self, rows: npt.NDArray[np.int64] | slice) -> Batch:
         """The selected candidate rows, in that order."""
@@ -74,6 +89,7 @@ class EncodedSet:
             item_row=torch.from_numpy(item_row),
             labels=torch.from_numpy(self.labels[rows]),
             masks=torch.from_numpy(self.masks[rows]),
+            positions=None if self.positions is None else torch.from_numpy(self.positions[rows]),
         )
 
 
@@ -99,7 +115,7 @@ def encode(
     Raises:
         DataInvalid: a column is absent, or a feature value or label does not fit.
     """
-    labels, masks = labels_and_masks(tasks, impressions.outcomes)
+    labels, masks = labels_and_masks(tasks, impressions)
     return EncodedSet(
         users=encoder.user(
             pack(impressions, "user", encoder), pack(impressions, "context", encoder)
@@ -110,4 +126,5 @@ def encode(
         groups=impressions.groups,
         labels=labels,
         masks=masks,
+        positions=impressions.positions,
     )

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from bundle.encoding import Encoder, Vocabularies
+from bundle.encoding import Encoder
 from bundle.packing import hash_value
 from bundle.schema import (
     Bucketised,
@@ -25,6 +25,7 @@ from bundle.schema import (
     IdList,
     Number,
 )
+from bundle.vocabulary import Vocabularies
 from model_export.data.declarations import (
     BucketisedDeclaration,
     CategoricalDeclaration,

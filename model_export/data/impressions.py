@@ -33,6 +33,10 @@ class Impressions:
         item_row: int64 [N], the item each candidate row is about.
         outcomes: float32 [N] for each observed behaviour; NaN where it was not observed.
         groups: int64 [N], a number for each person, for metrics taken per user.
+        positions: int64 [N], the place at which each candidate was shown, from 0 at the top; None
+            where the data does not say. For training alone: it is not known when ranking.
+        origin: the file that the rows come from, or what else they are called in messages.
+        origin_rows: int64 [N], the number of each candidate row in the origin, the first being 1.
     """
 
     users: Columns
@@ -42,9 +46,17 @@ class Impressions:
     item_row: npt.NDArray[np.int64]
     outcomes: Mapping[str, npt.NDArray[np.float32]]
     groups: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.int64] | None = None
+    origin: str = "data"
+    origin_rows: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.user_row)
+
+    def where(self, row: int) -> str:
+        """Where candidate row `row` was read: `clicks.csv, row 17`."""
+        number = row + 1 if self.origin_rows is None else int(self.origin_rows[row])
+        return f"{self.origin}, row {number}"
 
     def count(self, entity: Entity) -> int:
         """Number of impressions (for user and context) or items."""
@@ -92,26 +104,30 @@ class EntitySample:
 
 @dataclass(frozen=True)
 class Feed:
-    """A data set, split by time.
+    """A data set, split by time; at random where its rows have none.
 
     Attributes:
         description: one line for people: what it is.
         train, validation, test: consecutive periods; nothing of a later one is in an earlier one.
-        users, items: all entities as they are at the end.
+        users, items: all entities as they are at the end; None where they have no ids.
     """
 
     description: str
     train: Impressions
     validation: Impressions
     test: Impressions
-    users: EntitySample
-    items: EntitySample
+    users: EntitySample | None
+    items: EntitySample | None
+
+    def samples(self) -> tuple[EntitySample, ...]:
+        """The samples that there are."""
+        return tuple(one for one in (self.users, self.items) if one is not None)
 
     def sizes(self) -> dict[str, int]:
         """Numbers of users, items, and rows of each part."""
+        entities = {f"{one.entity}s": one.table.num_rows for one in self.samples()}
         return {
-            "users": self.users.table.num_rows,
-            "items": self.items.table.num_rows,
+            **entities,
             "train_rows": len(self.train),
             "validation_rows": len(self.validation),
             "test_rows": len(self.test),

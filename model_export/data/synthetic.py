@@ -4,7 +4,8 @@ People and items have latent vectors. A behaviour's affinity is the product of t
 with the item's vector for that behaviour, and the item vectors of any two behaviours have the
 correlation `task_correlation` (after the synthetic data of Ma et al., KDD 2018, section 3.1):
 
-    click          Bernoulli(sigmoid(bias_i + 2 affinity - 0.6 log_price_i + evening_i is_evening))
+    click          Bernoulli(sigmoid(bias_i + 2 affinity - 0.6 log_price_i + evening_i is_evening
+                                     - position_bias log(1 + position)))
     like           Bernoulli(sigmoid(2 affinity' + 0.5)), only where clicked
     watch_seconds  30 exp(affinity'' / 2 + noise), only where clicked
 
@@ -46,6 +47,7 @@ class SyntheticOptions(BaseModel):
     candidates: Annotated[int, Field(ge=1)] = 8
     history: Annotated[int, Field(ge=1)] = 10
     task_correlation: Annotated[float, Field(ge=0, le=1)] = 0.5
+    position_bias: Annotated[float, Field(ge=0, le=10)] = 0.0
     split: TimeSplit = TimeSplit()
 
 
@@ -156,6 +158,7 @@ def _events(
         + 2 * affinity["click"]
         - 0.6 * catalogue.log_price[items]
         + catalogue.evening[items] * is_evening
+        - options.position_bias * np.log1p(np.arange(candidates))
     )
     click = rng.random(items.shape) < _sigmoid(click_logit)
     like = rng.random(items.shape) < _sigmoid(2 * affinity["like"] + 0.5)
@@ -194,6 +197,7 @@ def _part(
             for name, outcome in events.outcomes.items()
         },
         groups=np.repeat(person, candidates),
+        positions=np.tile(np.arange(candidates), len(impressions)),
     )
 
 

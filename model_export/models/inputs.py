@@ -1,12 +1,10 @@
-"""Input layers: the columns of the two sides -> input vectors, and the first linear layer.
+"""Input layers: the columns of the two sides -> input vectors.
 
 All embeddings have one width and lie in one table. Its rows are ordered by which side reads them
 (user only, both, item only), so that a side's part is one slice of it and one gather reads it.
 """
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import torch
@@ -97,21 +95,6 @@ class SideInputs(nn.Module):
         pooled = torch.matmul(self.belongs, embedded * mask.unsqueeze(-1)) / lengths.unsqueeze(-1)
         embeddings = pooled.flatten(1)
         return torch.cat((embeddings, numbers), dim=1) if self.has_numbers else embeddings
-
-
-class FirstLayer(nn.Module):
-    """The first linear layer of all experts and gates, split by columns into the two sides.
-
-    W x + b = (W_u x_u) + (W_i x_i + b), exactly; each side's product is computed in its own stage.
-    """
-
-    def __init__(self, user_width: int, item_width: int, out_width: int) -> None:
-        super().__init__()
-        bound = 1 / math.sqrt(user_width + item_width)
-        self.user = nn.Linear(user_width, out_width, bias=False)
-        self.item = nn.Linear(item_width, out_width)
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -bound, bound)
 
 
 def _span(columns: IdColumns) -> slice:

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from model_export.models.attention_gate import AttentionLogits
+
 
 class StackedLinear(nn.Module):
     """G linear layers side by side: y_g = W_g x_g + b_g.
@@ -47,7 +49,7 @@ class StackedLayers(nn.Module):
     def __init__(self, count: int, widths: Sequence[int], dropout: float) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.linears = _stacked_linears(count, widths)
+        self.linears = stacked_linears(count, widths)
 
     def forward(self, first: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """G inputs float32 [N, widths[0]] before their ReLU -> G outputs [N, widths[-1]]."""
@@ -82,7 +84,7 @@ def mix(weights: torch.Tensor, experts: Sequence[torch.Tensor]) -> list[torch.Te
     """The gates' weighted sums of the experts: f_g = sum_e weights[g, e] experts[e].
 
     Args:
-        weights: float32 [N, G, E].
+        weights: float32 [N, G, E]; or [G, E], the same in all rows.
         experts: E outputs float32 [N, H].
 
     Returns:
@@ -100,6 +102,7 @@ class GatedExperts(nn.Module):
         widths: layer widths of an expert.
         dropout: share of an expert's activations dropped in training.
         allowed: bool [G, E], the experts that each gate may select; all when None.
+        key_width: of attention gates; linear gates, in the first layer, when None.
     """
 
     def __init__(
@@ -109,23 +112,30 @@ class GatedExperts(nn.Module):
         widths: Sequence[int],
         dropout: float,
         allowed: torch.Tensor | None = None,
+        key_width: int | None = None,
     ) -> None:
         super().__init__()
-        self.split = [widths[0]] * experts + [gates * experts]
+        self.split = [widths[0]] * experts + ([] if key_width else [gates * experts])
         self.gate_shape = (gates, experts)
         self.experts = StackedLayers(experts, widths, dropout)
+        self.attention = AttentionLogits(gates, widths[-1], key_width) if key_width else None
         self.gate = Gate(allowed)
 
     @property
     def first_width(self) -> int:
-        """P: the first layers of all experts, then the logits of all gates."""
+        """P: the first layers of all experts, then the logits of all linear gates."""
         return sum(self.split)
 
     def forward(self, first: torch.Tensor) -> list[torch.Tensor]:
         """float32 [N, P] -> each gate's mixture, G times float32 [N, widths[-1]]."""
-        *experts, gates = torch.split(first, self.split, dim=1)
-        weights = self.gate(torch.unflatten(gates, 1, self.gate_shape))
-        return mix(weights, self.experts(experts))
+        parts = torch.split(first, self.split, dim=1)
+        _, experts = self.gate_shape
+        outputs = self.experts(parts[:experts])
+        if self.attention is not None:
+            logits = self.attention(outputs)
+        else:
+            logits = torch.unflatten(parts[-1], 1, self.gate_shape)
+        return mix(self.gate(logits), outputs)
 
 
 class Towers(nn.Module):
@@ -134,7 +144,7 @@ class Towers(nn.Module):
     def __init__(self, tasks: int, widths: Sequence[int], dropout: float) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.linears = _stacked_linears(tasks, (*widths, 1))
+        self.linears = stacked_linears(tasks, (*widths, 1))
 
     def forward(self, xs: Sequence[torch.Tensor]) -> torch.Tensor:
         """An input float32 [N, widths[0]] for each of T tasks -> logits float32 [N, T]."""
@@ -145,6 +155,7 @@ class Towers(nn.Module):
         return torch.cat(ys, dim=1)
 
 
-def _stacked_linears(count: int, widths: Sequence[int]) -> nn.ModuleList:
+def stacked_linears(count: int, widths: Sequence[int]) -> nn.ModuleList:
+    """G networks' linear layers between these widths, a `StackedLinear` for each step."""
     pairs = itertools.pairwise(widths)
     return nn.ModuleList(StackedLinear(count, width, following) for width, following in pairs)

@@ -9,31 +9,33 @@ KDD 2018, equations 6 and 7:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 
 from bundle.manifest import Task
 from bundle.schema import FeatureSchema
-from model_export.models.base import ArchitectureOptions, MultiTaskModel, Width
+from model_export.models.base import GatedOptions, Layers, Width
+from model_export.models.first_layer import FirstLayerModel
 from model_export.models.layers import GatedExperts, Towers
 
 
-class MMoEOptions(ArchitectureOptions):
+class MMoEOptions(GatedOptions):
     """Sizes: `experts` networks f_i with layers of these widths."""
 
     family: Literal["mmoe"]
-    experts: Annotated[int, Field(ge=1)]
-    expert_layers: Annotated[tuple[Width, ...], Field(min_length=1)]
+    experts: Width
+    expert_layers: Layers
 
 
-class MMoE(MultiTaskModel):
+class MMoE(FirstLayerModel):
     """Equations 6 and 7; a gate for each task."""
 
     def __init__(self, schema: FeatureSchema, tasks: Sequence[Task], options: MMoEOptions) -> None:
         widths = options.expert_layers
-        mixture = GatedExperts(options.experts, len(tasks), widths, options.dropout)
+        mixture = GatedExperts(
+            options.experts, len(tasks), widths, options.dropout, key_width=options.attention_gate
+        )
         super().__init__(schema, tasks, options, mixture.first_width)
         self.mixture = mixture
         self.towers = Towers(len(tasks), (widths[-1], *options.tower_layers), options.dropout)

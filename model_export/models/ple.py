@@ -1,8 +1,8 @@
 """PLE: progressive layered extraction, with shared and task-specific experts on several levels.
 
 Tang et al., "Progressive Layered Extraction (PLE): A Novel Multi-Task Learning (MTL) Model for
-Personalized Recommendations", RecSys 2020. Level j of task k (equations 1, 2, 5 and 6 of the paper;
-one level alone is its CGC):
+Personalized Recommendations", RecSys 2020. Level j of task k (equations 5 and 6 of the paper; one
+level alone is its CGC, `cgc.py`):
 
     g^{k,j} = w^{k,j}(g^{k,j-1}) S^{k,j}        w = softmax(W g^{k,j-1})
     S^{k,j} = the outputs of task k's own experts, then of the shared experts, of level j
@@ -24,7 +24,10 @@ from torch import nn
 
 from bundle.manifest import Task
 from bundle.schema import FeatureSchema
-from model_export.models.base import ArchitectureOptions, MultiTaskModel, Width
+from model_export.models.attention_gate import AttentionLogits
+from model_export.models.base import GatedOptions, Layers, Width
+from model_export.models.cgc import allowed_experts, expert_streams
+from model_export.models.first_layer import FirstLayerModel
 from model_export.models.layers import (
     Gate,
     GatedExperts,
@@ -34,10 +37,8 @@ from model_export.models.layers import (
     mix,
 )
 
-Layers = Annotated[tuple[Width, ...], Field(min_length=1)]
 
-
-class PLEOptions(ArchitectureOptions):
+class PLEOptions(GatedOptions):
     """Sizes.
 
     Attributes:
@@ -47,26 +48,27 @@ class PLEOptions(ArchitectureOptions):
     """
 
     family: Literal["ple"]
-    task_experts: Annotated[int, Field(ge=1)]
-    shared_experts: Annotated[int, Field(ge=1)]
+    task_experts: Width
+    shared_experts: Width
     levels: Annotated[tuple[Layers, ...], Field(min_length=1)]
 
 
-class PLE(MultiTaskModel):
-    """Streams are the T tasks and then the shared part; experts are ordered by stream.
-
-    The gates have a logit for each of the level's experts, those not theirs masked out: the same
-    softmax, in one product for all gates.
-    """
+class PLE(FirstLayerModel):
+    """Streams are the T tasks and then the shared part; experts are ordered by stream."""
 
     def __init__(self, schema: FeatureSchema, tasks: Sequence[Task], options: PLEOptions) -> None:
-        streams = _streams_of_experts(len(tasks), options)
+        streams = expert_streams(len(tasks), options.task_experts, options.shared_experts)
         allowed = [
-            _allowed(streams, len(tasks), shared_gate=level + 1 < len(options.levels))
+            allowed_experts(streams, len(tasks), shared_gate=level + 1 < len(options.levels))
             for level in range(len(options.levels))
         ]
         first = GatedExperts(
-            len(streams), len(allowed[0]), options.levels[0], options.dropout, allowed[0]
+            len(streams),
+            len(allowed[0]),
+            options.levels[0],
+            options.dropout,
+            allowed[0],
+            options.attention_gate,
         )
         super().__init__(schema, tasks, options, first.first_width)
         self.first_level = first
@@ -101,22 +103,17 @@ class _Level(nn.Module):
         self.gates = len(allowed)
         self.first = StackedLinear(len(streams), in_width, widths[0])
         self.experts = StackedLayers(len(streams), widths, options.dropout)
-        self.gate_logits = StackedLinear(len(allowed), in_width, len(streams))
+        self.gate_logits = (
+            AttentionLogits(len(allowed), widths[-1], options.attention_gate)
+            if options.attention_gate
+            else StackedLinear(len(allowed), in_width, len(streams))
+        )
         self.gate = Gate(allowed)
 
     def forward(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         experts = self.experts(self.first([inputs[stream] for stream in self.streams]))
-        logits = self.gate_logits(inputs[: self.gates])
-        return mix(self.gate(torch.stack(logits, dim=1)), experts)
-
-
-def _streams_of_experts(tasks: int, options: PLEOptions) -> torch.Tensor:
-    """The stream that each expert reads: int64 [E]; stream `tasks` is the shared one."""
-    own = torch.arange(tasks).repeat_interleave(options.task_experts)
-    return torch.cat((own, torch.full((options.shared_experts,), tasks)))
-
-
-def _allowed(streams: torch.Tensor, tasks: int, shared_gate: bool) -> torch.Tensor:
-    """Which experts each gate may select: bool [gates, E], gates being streams."""
-    gates = torch.arange(tasks + shared_gate).unsqueeze(1)
-    return (streams == gates) | (streams == tasks) | (gates == tasks)
+        if isinstance(self.gate_logits, AttentionLogits):
+            logits = self.gate_logits(experts)
+        else:
+            logits = torch.stack(self.gate_logits(inputs[: self.gates]), dim=1)
+        return mix(self.gate(logits), experts)

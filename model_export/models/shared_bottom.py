@@ -9,14 +9,14 @@ Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts", KDD 20
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 
 from bundle.manifest import Task
 from bundle.schema import FeatureSchema
-from model_export.models.base import ArchitectureOptions, MultiTaskModel, Width
+from model_export.models.base import ArchitectureOptions, Layers
+from model_export.models.first_layer import FirstLayerModel
 from model_export.models.layers import StackedLayers, Towers
 
 
@@ -24,10 +24,10 @@ class SharedBottomOptions(ArchitectureOptions):
     """Sizes: `bottom_layers` are the widths of f."""
 
     family: Literal["shared_bottom"]
-    bottom_layers: Annotated[tuple[Width, ...], Field(min_length=1)]
+    bottom_layers: Layers
 
 
-class SharedBottom(MultiTaskModel):
+class SharedBottom(FirstLayerModel):
     """y_k = h^k(f(x)), equation 1; P is the first width of f."""
 
     def __init__(

@@ -1,95 +1,100 @@
-"""Held-out metrics of each task, over the rows where it is defined.
-
-AUC is the probability that a random positive row is scored above a random negative one, ties
-counting half. GAUC (Zhu et al., "Optimized Cost per Click in Taobao Display Advertising", KDD 2017,
-equation 11) is the AUC within each user, weighted by the user's rows; users whose rows are all of
-one class have none and are left out.
-"""
+"""Held-out metrics of all tasks of a network."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from bundle.manifest import Task
-from model_export.data.encoded import EncodedSet
+from model_export.data.batches import EncodedRows
+from model_export.data.encoded import Batch, EncodedSet
 from model_export.models.base import MultiTaskModel
+from model_export.training.metrics import auc, calibration_error, gauc, log_loss, ndcg
 
 Metrics = dict[str, dict[str, float | None]]
 """Task -> metric -> value; None where the rows do not define it."""
 
+NDCG_ROWS = 10
 _ROWS_AT_ONCE = 16384
 
 
-def evaluate(model: MultiTaskModel, tasks: Sequence[Task], held_out: EncodedSet) -> Metrics:
-    """AUC and GAUC of binary tasks, RMSE of regression tasks."""
-    scores = predict(model, held_out)
+@dataclass(frozen=True)
+class Predictions:
+    """Scores of all tasks beside what happened.
+
+    Attributes:
+        scores, labels: float32 [N, T]. masks: bool [N, T].
+        groups: int64 [N], the person. lists: int64 [N], the impression.
+    """
+
+    scores: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.float32]
+    masks: npt.NDArray[np.bool_]
+    groups: npt.NDArray[np.int64]
+    lists: npt.NDArray[np.int64]
+
+
+def evaluate(model: MultiTaskModel, tasks: Sequence[Task], held_out: EncodedRows) -> Metrics:
+    """AUC, GAUC, log loss and calibration error of binary tasks, RMSE and MAE of regression tasks,
+    and NDCG@10 within each impression of both.
+    """
+    found = predict(model, held_out)
     metrics: Metrics = {}
     for column, task in enumerate(tasks):
-        defined = held_out.masks[:, column]
-        label, score = held_out.labels[defined, column], scores[defined, column]
+        defined = found.masks[:, column]
+        label, score = found.labels[defined, column], found.scores[defined, column]
+        ranking = {f"ndcg@{NDCG_ROWS}": ndcg(label, score, found.lists[defined], NDCG_ROWS)}
         if task.kind == "binary":
             metrics[task.name] = {
                 "auc": auc(label, score),
-                "gauc": gauc(label, score, held_out.groups[defined]),
+                "gauc": gauc(label, score, found.groups[defined]),
+                "log_loss": log_loss(label, score),
+                "ece": calibration_error(label, score),
+                **ranking,
             }
         else:
             error = (label - score).astype(np.float64)
-            metrics[task.name] = {"rmse": float(np.sqrt(np.mean(error**2))) if len(error) else None}
+            some = len(error) > 0
+            metrics[task.name] = {
+                "rmse": float(np.sqrt(np.mean(error**2))) if some else None,
+                "mae": float(np.abs(error).mean()) if some else None,
+                **ranking,
+            }
     return metrics
 
 
-def predict(model: MultiTaskModel, data: EncodedSet) -> npt.NDArray[np.float32]:
-    """Task scores of all rows: float32 [N, T]."""
+def predict(model: MultiTaskModel, data: EncodedRows) -> Predictions:
+    """Scores of all tasks, the auxiliary ones too, for all rows."""
     model.eval()
-    parts = []
+    parts: list[Predictions] = []
+    impressions = 0
     with torch.inference_mode():
-        for start in range(0, len(data), _ROWS_AT_ONCE):
-            batch = data.batch(slice(start, start + _ROWS_AT_ONCE))
-            items = model.item_stage(batch.item_ids, batch.item_numbers)
-            users = model.user_stage(batch.user_ids, batch.user_numbers)
-            scores = model.joint_stage(users, items.index_select(0, batch.item_row), batch.user_row)
-            parts.append(scores.numpy())
-    return np.concatenate(parts)
+        for chunk in data.chunks():
+            scores = [
+                _scores(model, chunk.batch(slice(start, start + _ROWS_AT_ONCE)))
+                for start in range(0, len(chunk), _ROWS_AT_ONCE)
+            ]
+            parts.append(_beside(chunk, np.concatenate(scores), impressions))
+            impressions += len(chunk.users)
+    if len(parts) == 1:
+        return parts[0]
+    names = vars(parts[0])
+    return Predictions(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in names})
 
 
-def auc(labels: npt.NDArray[np.float32], scores: npt.NDArray[np.float32]) -> float | None:
-    """AUC of [N] rows with labels 0 or 1; None when they are all of one class."""
-    return gauc(labels, scores, np.zeros(len(labels), np.int64))
+def _scores(model: MultiTaskModel, batch: Batch) -> npt.NDArray[np.float32]:
+    batch = batch.to(next(model.parameters()).device)
+    items = model.item_stage(batch.item_ids, batch.item_numbers)
+    users = model.user_stage(batch.user_ids, batch.user_numbers)
+    logits = model.joint_logits(users, items.index_select(0, batch.item_row), batch.user_row)
+    scores: npt.NDArray[np.float32] = model.outputs.of_all(logits).cpu().numpy()
+    return scores
 
 
-def gauc(
-    labels: npt.NDArray[np.float32],
-    scores: npt.NDArray[np.float32],
-    groups: npt.NDArray[np.int64],
-) -> float | None:
-    """Row-weighted mean of the AUC of each group, all [N]; None when no group has both classes.
-
-    The AUC of a group is its Mann-Whitney statistic: with ranks r counted within the group,
-    (sum of r over positives - P (P + 1) / 2) / (P * negatives).
-    """
-    if not len(labels):
-        return None
-    order = np.lexsort((scores, groups))
-    group, score, positive = groups[order], scores[order], labels[order] > 0
-    new_group = np.r_[True, group[1:] != group[:-1]]
-    new_value = new_group | np.r_[True, score[1:] != score[:-1]]
-    starts = np.flatnonzero(new_value)
-    ends = np.r_[starts[1:], len(score)]
-    number = np.cumsum(new_group) - 1
-    first_row = np.flatnonzero(new_group)
-    tie = np.cumsum(new_value) - 1
-    rank = (starts[tie] + ends[tie] + 1) / 2 - first_row[number]  # ties share their mean rank
-
-    rows = np.bincount(number)
-    positives = np.bincount(number, weights=positive)
-    rank_sum = np.bincount(number, weights=rank * positive)
-    both = (positives > 0) & (positives < rows)
-    if not both.any():
-        return None
-    rows, positives, rank_sum = rows[both], positives[both], rank_sum[both]
-    aucs = (rank_sum - positives * (positives + 1) / 2) / (positives * (rows - positives))
-    return float(np.average(aucs, weights=rows))
+def _beside(chunk: EncodedSet, scores: npt.NDArray[np.float32], impressions: int) -> Predictions:
+    lists = chunk.user_row + impressions
+    return Predictions(scores, chunk.labels, chunk.masks, chunk.groups, lists)

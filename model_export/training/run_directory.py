@@ -2,6 +2,9 @@
 
 runs/<name>/config.yaml          the configuration, every default spelt out
             metrics.jsonl        a line for each epoch, and one for the held-out test
+            tensorboard/         the same numbers, for `tensorboard --logdir runs`
+            picture.png          task losses, gate usage, conflict of the tasks' gradients
+            checkpoint.pt        after each epoch, for `train --resume`; gone when finished
             schema.json          the fitted feature schema
             vocabularies.npz     hashes of the vocabularies' values
             weights.pt           the network's best weights
@@ -22,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
+from torch.utils.tensorboard import SummaryWriter
 
 from bundle.encoding import Encoder
 from bundle.rows import Rows
@@ -33,6 +37,9 @@ from model_export.data.impressions import EntitySample
 from model_export.errors import ConfigInvalid, RunUnusable
 from model_export.models import families
 from model_export.models.base import MultiTaskModel
+from model_export.models.outputs import TaskOutputs
+from model_export.training import checkpoint, picture
+from model_export.training.checkpoint import Checkpoint
 from model_export.training.evaluation import Metrics
 
 _CONFIG_FILE = "config.yaml"
@@ -91,19 +98,63 @@ class FinishedRun:
 
 
 class RunWriter:
-    """Writes a run directory; what was there before is removed first."""
+    """Writes a run directory.
 
-    def __init__(self, path: Path, config: Config) -> None:
+    Args:
+        path: the directory; what was there before is removed, unless the run is resumed.
+        config: of the run.
+        resume: go on from the directory's checkpoint, if there is one.
+
+    Raises:
+        RunUnusable: something else is in the way, or the checkpoint is another configuration's.
+    """
+
+    def __init__(self, path: Path, config: Config, resume: bool = False) -> None:
         self.path = path
+        self.checkpoint: Checkpoint | None = None
+        self._tasks = [task.name for task in config.tasks]
+        self._epochs: list[dict[str, Any]] = []
         if path.exists():
             if not (path / _CONFIG_FILE).is_file():
                 raise RunUnusable(f"{path}: in the way of a run, and not a run directory")
+            if resume:
+                self.checkpoint = _checkpoint(path, config)
             shutil.rmtree(path)
         path.mkdir(parents=True)
         (path / _CONFIG_FILE).write_text(config_file.dump(config), encoding="utf-8")
+        self._board = SummaryWriter(str(path / "tensorboard"))
+        if self.checkpoint is not None:
+            self.checkpoint.save(path)
+            for epoch in self.checkpoint.epochs:
+                self.epoch(epoch)
 
-    def metrics(self, record: dict[str, Any]) -> None:
-        """Append a line to the metrics."""
+    def epoch(self, record: dict[str, Any]) -> None:
+        """Append the record of an epoch to the metrics, the board and the picture."""
+        self._append(record)
+        self._epochs.append(record)
+        number = record["number"]
+        for group in ("losses", "weights"):
+            for task, value in record[group].items():
+                self._board.add_scalar(f"{group}/{task}", value, number)
+        for task, metrics in record["validation"].items():
+            for metric, value in metrics.items():
+                if value is not None:
+                    self._board.add_scalar(f"validation/{task}/{metric}", value, number)
+        for gate, usage in record["gates"].items():
+            for row, weights in enumerate(usage):
+                for expert, weight in enumerate(weights):
+                    self._board.add_scalar(f"gates/{gate}/{row}/expert_{expert}", weight, number)
+        for row, cosines in enumerate(record["conflict"]):
+            for column in range(row + 1, len(cosines)):
+                pair = f"conflict/{self._tasks[row]}_{self._tasks[column]}"
+                self._board.add_scalar(pair, cosines[column], number)
+        self._board.flush()
+
+    def test(self, metrics: Metrics) -> None:
+        """Append the held-out test metrics."""
+        self._append({"test": metrics})
+
+    def _append(self, record: dict[str, Any]) -> None:
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
@@ -115,7 +166,9 @@ class RunWriter:
         samples: tuple[EntitySample, ...],
         summary: Summary,
     ) -> None:
-        """Write all that an export needs, and the summary last."""
+        """Write the picture, all that an export needs, and the summary last."""
+        self._board.close()
+        picture.draw(self._epochs, self._tasks, self.path / picture.FILE)
         torch.save(model.state_dict(), self.path / "weights.pt")
         (self.path / "schema.json").write_text(features.schema.model_dump_json(indent=1))
         vocabularies: dict[str, npt.NDArray[Any]] = dict(features.vocabularies)
@@ -125,6 +178,7 @@ class RunWriter:
             described = {_KEY: sample.key, _DISPLAY: json.dumps(sample.display)}
             table = sample.table.replace_schema_metadata(described)
             pq.write_table(table, self.path / f"{sample.entity}.parquet")
+        (self.path / checkpoint.FILE).unlink(missing_ok=True)
         (self.path / _SUMMARY_FILE).write_text(json.dumps(vars(summary), indent=1))
 
 
@@ -163,20 +217,37 @@ def read(path: Path) -> FinishedRun:
         features = FittedFeatures(schema, {name: archive[name] for name in archive.files})
     with np.load(path / "examples.npz") as archive:
         examples = Examples(**{name: archive[name] for name in archive.files})
-    tasks = [task.served() for task in config.tasks]
-    model = families.build(config.architecture, schema, tasks)
+    model = network(config, schema)
     try:
         model.load_state_dict(torch.load(path / "weights.pt", weights_only=True))
     except RuntimeError as error:
         raise RunUnusable(f"{path}: weights of another release; train again: {error}") from error
     model.eval()
-    samples = tuple(_read_sample(path, entity) for entity in _SAMPLED)
+    samples = tuple(
+        _read_sample(path, entity) for entity in _SAMPLED if (path / f"{entity}.parquet").is_file()
+    )
     return FinishedRun(path, config, features, model, examples, samples, summary)
+
+
+def network(config: Config, schema: FeatureSchema) -> MultiTaskModel:
+    """The network of a configuration, freshly initialised from torch's generator."""
+    tasks = [task.served() for task in config.tasks]
+    model = families.build(config.architecture, schema, tasks)
+    model.outputs = TaskOutputs([task.output() for task in config.tasks])
+    return model
 
 
 def read_config(path: Path) -> Config:
     """The configuration of a run."""
     return config_file.load(path / _CONFIG_FILE)
+
+
+def _checkpoint(path: Path, config: Config) -> Checkpoint | None:
+    if read_config(path) != config:
+        raise RunUnusable(
+            f"{path}: the run there has another configuration; train without --resume to replace it"
+        )
+    return Checkpoint.load(path)
 
 
 def _read_sample(path: Path, entity: Entity) -> EntitySample:

@@ -14,7 +14,12 @@ NAMESPACE = "mr:"
 """What every key begins with."""
 
 UNTRACKED_TTL_S = 0.5
-"""How long a row is believed in process while the store does not report changes, seconds."""
+"""How long a row is believed in process while the store does not report changes, seconds.
+
+While it does: MULTIRANK_FEATURE_TTL_S, or a tenth less, drawn for each row. Once it is no longer
+believed, a row may serve while the store fails, until MULTIRANK_FEATURE_STALE_S after it was read.
+That an id has no row is believed for as long. In Redis itself rows do not expire.
+"""
 
 
 def key_prefix(feature_set: str, layout: RowLayout) -> str:

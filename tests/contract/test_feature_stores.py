@@ -18,7 +18,8 @@ import redis
 from service.errors import FeatureStoreUnavailable
 from service.features.embedded import EmbeddedStore
 from service.features.redis import RedisStore, write_rows
-from service.features.source import FeatureSource, FeatureStore
+from service.features.source import FeatureSource
+from service.features.store import FeatureStore
 from service.metrics import Metrics
 from tests.servers import Redis
 
@@ -310,7 +311,7 @@ class TestRedis:
         async def check() -> None:
             for step in range(150):
                 store = RedisStore(redis_url, timeout_s=10.0)
-                source = FeatureSource(store, 1.0, "defaults", 1 << 16, 1.0, Metrics())
+                source = FeatureSource(store, 1.0, {"": "defaults"}, 1 << 16, 1.0, 0.0, Metrics())
                 source.start()
                 await asyncio.sleep(step * 60e-6)
                 await asyncio.wait_for(source.close(), timeout=10.0)

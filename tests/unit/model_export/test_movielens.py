@@ -141,16 +141,16 @@ def test_an_impression_has_one_moment_and_its_rows_lie_together(feed: Feed) -> N
 def test_samples_hold_every_user_and_item_as_they_are_at_the_end(
     feed: Feed, moments: Moments
 ) -> None:
-    users = feed.users.table.to_pydict()
+    users = feed.samples()[0].table.to_pydict()
     assert users["user_id"] == [str(who) for who in range(PEOPLE)]
     for person, history in enumerate(users["history"]):
         seen = [moments[person, int(film)] for film in history]
         assert seen == sorted(seen, reverse=True)
         assert seen[0] == max(time for (who, _), time in moments.items() if who == person)
-    items = feed.items.table.to_pydict()
+    items = feed.samples()[1].table.to_pydict()
     assert items["title"][5] == "Film 5"
     assert items["year"][:2] == [UNKNOWN_YEAR, 1995.0]
-    assert feed.items.display == ("title",)
+    assert feed.samples()[1].display == ("title",)
 
 
 def test_the_same_seed_draws_the_same_films(ratings: Ratings, feed: Feed) -> None:

@@ -22,10 +22,10 @@ def feed() -> Feed:
 def test_the_same_options_give_the_same_feed(feed: Feed) -> None:
     again = synthetic.load(OPTIONS)
     other = synthetic.load(OPTIONS.model_copy(update={"seed": 1}))
-    assert again.users.table.equals(feed.users.table)
+    assert again.samples()[0].table.equals(feed.samples()[0].table)
     for name, outcome in feed.train.outcomes.items():
         np.testing.assert_array_equal(outcome, again.train.outcomes[name])
-    assert not other.items.table.equals(feed.items.table)
+    assert not other.samples()[1].table.equals(feed.samples()[1].table)
 
 
 def test_sizes_and_outcomes(feed: Feed) -> None:
@@ -78,3 +78,17 @@ def test_a_moment_is_never_torn_apart() -> None:
     times = np.array([1, 2, 3, 3, 3, 3, 4, 5, 6, 7])
     periods = TimeSplit(validation=0.3, test=0.2).periods(times)
     assert periods.tolist() == [0, 0, 1, 1, 1, 1, 1, 1, 2, 2]
+
+
+def test_positions_are_told_and_count_only_when_asked_to(feed: Feed) -> None:
+    assert feed.train.positions is not None
+    assert feed.train.positions[:9].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 0]
+    biased = synthetic.load(OPTIONS.model_copy(update={"position_bias": 2.0})).train
+    rates = [
+        [part.outcomes["click"][part.positions == place].mean() for place in (0, 7)]
+        for part in (feed.train, biased)
+    ]
+    (first, last), (biased_first, biased_last) = rates
+    assert abs(first - last) < 0.1
+    assert biased_first == first
+    assert biased_last < last - 0.1

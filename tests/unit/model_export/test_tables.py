@@ -12,12 +12,12 @@ import pytest
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from bundle import store
-from bundle.encoding import Encoder
+from bundle.encoding import Encoder, Side
 from bundle.errors import BundleError, DigestMismatch, FileMissing, FileUnsafe
 from bundle.schema import Categorical, FeatureSchema, Number
 from model_export import graphs, parity
 from model_export.export import contents_of, write_bundle
-from model_export.tables import LARGE_BYTES, TABLE_FILE, TableFile
+from model_export.tables import LARGE_BYTES, TABLE_FILE, TableFile, tables_of
 from model_export.training import run_directory
 from model_export.training.run_directory import Examples
 from tests.unit.model_export import networks
@@ -39,10 +39,12 @@ def test_the_scores_are_those_of_torch(family: str, tmp_path: Path) -> None:
     found = parity.check(model, parity.Graphs.open(tmp_path, stages), ENCODER, EXAMPLES)
     assert found.max_abs_difference <= 1e-5
 
-    weight = model.embeddings.weight.detach().numpy()
+    (table,) = tables_of(model)
+    weight = table.weight.detach().numpy()
     np.testing.assert_array_equal(np.fromfile(tmp_path / TABLE_FILE, "<f4"), weight.ravel())
-    for side in ("user", "item"):
-        start, stop = model.embeddings.ranges[side]
+    sides: tuple[Side, ...] = ("user", "item")
+    for side in sides:
+        start, stop = table.ranges[side]
         (external,) = external_tensors(tmp_path / f"{side}.onnx")
         info = ExternalDataInfo(external)
         assert info.location == TABLE_FILE
@@ -59,7 +61,7 @@ def external_tensors(graph: Path) -> list[onnx.TensorProto]:
 
 def test_a_small_table_stays_in_the_graphs(tmp_path: Path) -> None:
     model = networks.build("mmoe")
-    assert model.embeddings.weight.nbytes < LARGE_BYTES
+    assert tables_of(model)[0].weight.nbytes < LARGE_BYTES
     graphs.export_stages(model, networks.SCHEMA, tmp_path)
     assert not (tmp_path / TABLE_FILE).exists()
 
@@ -82,7 +84,7 @@ def test_a_graph_that_has_no_such_table_is_not_written_silently(tmp_path: Path) 
 
     model = networks.build("mmoe")
     graphs.export_stages(model, networks.SCHEMA, tmp_path)
-    other = TableFile(networks.build("mmoe", seed=1).embeddings, tmp_path)
+    other = TableFile(tables_of(networks.build("mmoe", seed=1))[0], tmp_path)
     with pytest.raises(LookupError, match="no initializer is the item side's embedding table"):
         other.move_out_of(ir.load(tmp_path / "item.onnx").graph, "item")
 

@@ -18,7 +18,6 @@ from model_export.data import loaders
 from model_export.data.encoded import EncodedSet, encode
 from model_export.data.fit import fit
 from model_export.errors import DataInvalid, RunUnusable
-from model_export.models import families
 from model_export.models.base import MultiTaskModel
 from model_export.training import run_directory, trainer
 from model_export.training.evaluation import evaluate
@@ -153,8 +152,7 @@ def _train(loaded: Config) -> tuple[MultiTaskModel, list[EncodedSet], list[Epoch
         for part in (feed.train, feed.validation, feed.test)
     ]
     torch.manual_seed(loaded.seed)
-    tasks = [task.served() for task in loaded.tasks]
-    model = families.build(loaded.architecture, features.schema, tasks)
-    model.fit_label_scale(parts[0].labels, parts[0].masks)
+    model = run_directory.network(loaded, features.schema)
+    model.outputs.fit(parts[0].labels, parts[0].masks)
     epochs = list(trainer.train(model, loaded, parts[0], parts[1], Console(quiet=True)))
     return model, parts, epochs

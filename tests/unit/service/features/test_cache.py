@@ -56,7 +56,7 @@ def test_what_is_found_is_what_was_put_last(capacity_bytes: int, script: list[tu
             cache.put(about, rows([float(value)] * len(about)), now, ttl_s=1000.0)
             truth |= dict.fromkeys(about, float(value))
         elif step == "drop":
-            cache.drop(about)
+            cache.expire(about)
             truth.pop(about, None)
         else:
             cache.find(about, now)
@@ -114,6 +114,35 @@ def test_a_scan_does_not_drive_out_what_is_in_use() -> None:
         cache.put(new, rows([2.0] * 2), now=0.0, ttl_s=1e6)
 
 
-def test_an_id_that_is_not_given_is_never_cached() -> None:
+def test_a_whole_number_is_found_by_its_text_and_by_itself() -> None:
     cache = RowCache(LAYOUT, 1 << 16)
-    assert cache.find([None, "a"], 0.0).tolist() == [NOT_CACHED, NOT_CACHED]
+    numbers = [0, 7, -3, 2**63 - 1, -(2**63) + 1]
+    cache.put([*map(str, numbers), "08", "x"], rows([*map(float, range(7))]), 0.0, 60.0)
+    by_number = cache.find(np.array(numbers), 0.0)
+    assert by_number.tolist() == cache.find([*map(str, numbers)], 0.0).tolist()
+    assert cache.take(by_number).rows["numbers"][:, PRICE].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
+    others = np.array([8, 70, -(2**63)])  # "08" is another id than 8; the last has no key
+    assert cache.find(others, 0.0).tolist() == [NOT_CACHED] * 3
+
+
+def test_a_number_is_forgotten_with_its_row() -> None:
+    cache = RowCache(LAYOUT, 1 << 16)
+    cache.put(["1", "2", "3"], rows([1.0, 2.0, 3.0]), 0.0, 60.0)
+    cache.expire("2")
+    assert (cache.find(np.array([1, 2, 3]), 0.0) == NOT_CACHED).tolist() == [False, True, False]
+    assert (cache.find(np.array([1]), 61.0) == NOT_CACHED).all()
+    cache.expire_all()
+    assert (cache.find(np.array([1, 2, 3]), 0.0) == NOT_CACHED).all()
+
+
+def test_an_evicted_number_is_never_answered_with_the_row_that_took_its_slot() -> None:
+    cache = RowCache(LAYOUT, 8 * (LAYOUT.dtype.itemsize + 300))
+    for first in range(0, 300, 3):
+        ids = [first, first + 1, first + 2]
+        cache.put([*map(str, ids)], rows([*map(float, ids)]), 0.0, 1e6)
+        everything = np.arange(first + 3)
+        slots = cache.find(everything, 0.0)
+        found = slots != NOT_CACHED
+        assert found[-1]
+        prices = cache.take(slots[found]).rows["numbers"][:, PRICE]
+        assert prices.tolist() == everything[found].tolist()

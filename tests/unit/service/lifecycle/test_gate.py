@@ -66,7 +66,7 @@ def admit(models: Path, executor: ThreadPoolExecutor) -> Admit:
             item_cache_bytes=1 << 16,
             metrics=Metrics(),
         )
-        return gate.admit(models, "tiny", version)
+        return gate.admit(models, "tiny", version, None, lambda state: None)
 
     return admit_version
 
@@ -280,9 +280,9 @@ def test_a_stage_of_another_width_is_refused(models: Path, admit: Admit, tmp_pat
 def test_formulas_are_compiled_for_the_version(models: Path, admit: Admit, tmp_path: Path) -> None:
     publish(write_bundle(tmp_path / "tiny"), models)
     fusions = models / "tiny" / "fusions"
-    assert admit().fusions == {}
+    assert admit().formulas.fusions == {}
     (fusions / "default.yaml").write_text("formula: click * like + item.price\n")
-    assert list(admit().fusions) == ["default"]
+    assert list(admit().formulas.fusions) == ["default"]
     (fusions / "second.yaml").write_text("formula: click + shares\n")
     reason, detail = refusal(admit)
     assert reason == "fusion_invalid"
@@ -293,4 +293,4 @@ def test_formulas_are_compiled_for_the_version(models: Path, admit: Admit, tmp_p
 def test_a_model_may_have_no_formulas(models: Path, admit: Admit, tmp_path: Path) -> None:
     publish(write_bundle(tmp_path / "tiny"), models)
     (models / "tiny" / "fusions").rmdir()
-    assert admit().fusions == {}
+    assert admit().formulas.fusions == {}

@@ -1,0 +1,1 @@
+"""The papers' experiments once more: `python -m model_export.reproduce`, or `make reproduce`."""

@@ -1,0 +1,33 @@
+"""Memory of versions: how much one will need, and giving back what a closed one had."""
+
+from __future__ import annotations
+
+import ctypes
+
+from bundle.manifest import VOCABULARIES_FILE
+from bundle.store import Bundle
+
+_COPIES_OF_WEIGHTS = 2
+"""onnxruntime keeps the weights of a graph, and those of matrix products once more, packed."""
+
+_COPIES_OF_VOCABULARIES = 2
+"""The arrays, and their sorted forms."""
+
+
+def estimate_bytes(bundle: Bundle, item_cache_bytes: int) -> int:
+    """Bytes that a version will occupy, from its manifest, before anything of it is loaded.
+
+    Graphs and vocabularies count twice, and the item cache as if it were full.
+    """
+    files = bundle.manifest.files
+    vocabularies = files[VOCABULARIES_FILE].bytes
+    stages = bundle.manifest.stages
+    graphs = sum(files[each.file].bytes for each in (stages.user, stages.item, stages.joint))
+    return _COPIES_OF_WEIGHTS * graphs + _COPIES_OF_VOCABULARIES * vocabularies + item_cache_bytes
+
+
+def give_back() -> None:
+    """Return freed memory to the system; allocators keep it otherwise."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:  # glibc alone has it
+        trim(0)
