@@ -22,9 +22,10 @@ LARGE_BYTES = 64 << 20
 """Smaller tables stay in the graphs: a file more gains nothing."""
 
 
-def tables_of(model: nn.Module) -> list[EmbeddingTable]:
+def tables_of(model: object) -> list[EmbeddingTable]:
     """The model's embedding table, or none; `inputs.py` has all embeddings in one."""
-    return [each for each in model.modules() if isinstance(each, EmbeddingTable)]
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    return [each for each in modules if isinstance(each, EmbeddingTable)]
 
 
 class TableFile:

@@ -108,20 +108,20 @@ async def _scored(source: str, query: Query, bundle: Bundle) -> Recorded:
     from service.features.source import FeatureSource
     from service.inputs import Inputs
     from service.metrics import Metrics
-    from service.scoring.stages import StagedModel
+    from service.scoring.stages import open_model
 
     manifest, encoder, metrics = bundle.manifest, bundle.encoder(), Metrics()
     store = EmbeddedStore()
     load_embedded(store, bundle, encoder, {"user": None, "item": None})
-    features = FeatureSource(store, 60.0, "error", 1 << 26, 60.0, metrics)
+    features = FeatureSource(store, 60.0, {"": "error"}, 1 << 26, 60.0, 0.0, metrics)
     inputs = Inputs(query, encoder)
     fetched = await features.fetch(
         manifest.feature_set, encoder.layouts, query.user_key, query.item_keys, 60.0
     )
-    inputs.complete(fetched, query.user_key is not None)
-    users, items = inputs.encode()
-    model = StagedModel(bundle, encoder, 1, 0, metrics)
-    scores = model.score(users, items, np.zeros(len(items), np.int64))
+    inputs.complete(fetched)
+    users, items = inputs.sides()
+    model = open_model(bundle, encoder, 1, 0, metrics)
+    scores = model.score(users, [items], np.zeros(len(items), np.int64))
     usable = [n for n, kind in manifest.features.kinds().items() if kind in NUMERIC_KINDS]
     name = f"{source}, scored by {manifest.model} version {manifest.version}"
     return Recorded(

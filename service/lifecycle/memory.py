@@ -17,12 +17,13 @@ _COPIES_OF_VOCABULARIES = 2
 def estimate_bytes(bundle: Bundle, item_cache_bytes: int) -> int:
     """Bytes that a version will occupy, from its manifest, before anything of it is loaded.
 
-    Graphs and vocabularies count twice, and the item cache as if it were full.
+    Graphs, with weights in files beside them (`joint.onnx.data`), and vocabularies count twice,
+    and the item cache as if it were full.
     """
     files = bundle.manifest.files
     vocabularies = files[VOCABULARIES_FILE].bytes
-    stages = bundle.manifest.stages
-    graphs = sum(files[each.file].bytes for each in (stages.user, stages.item, stages.joint))
+    graph_files = tuple(stage.file for _, stage in bundle.manifest.stages)
+    graphs = sum(each.bytes for name, each in files.items() if name.startswith(graph_files))
     return _COPIES_OF_WEIGHTS * graphs + _COPIES_OF_VOCABULARIES * vocabularies + item_cache_bytes
 
 

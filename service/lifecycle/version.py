@@ -14,7 +14,7 @@ from bundle.encoding import Encoder
 from bundle.manifest import Manifest
 from service.lifecycle.formulas import Formulas
 from service.scoring.batcher import Batcher
-from service.scoring.stages import StagedModel
+from service.scoring.stages import Model
 
 State = Literal[
     "found", "verifying", "loading", "warming", "ready", "draining", "closed", "refused"
@@ -52,7 +52,7 @@ class LoadedVersion:
 
     manifest: Manifest
     encoder: Encoder
-    stages: StagedModel
+    stages: Model
     batcher: Batcher
     formulas: Formulas
     memory_bytes: int = 0
