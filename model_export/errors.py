@@ -5,6 +5,7 @@ TrainingError
   DataInvalid       the data cannot be fetched, or a column, row or value does not fit
   RunUnusable       a run directory that holds no finished training
   ParityFailed      the exported graphs do not give torch's scores
+  ModuleUnfit       a module of one's own does not implement the stages that it must
   SpecInvalid       a specification does not fit the graph from elsewhere that it is about
 """
 
@@ -29,6 +30,10 @@ class RunUnusable(TrainingError):
 
 class ParityFailed(TrainingError):
     """The exported graphs do not give the scores that torch gives."""
+
+
+class ModuleUnfit(TrainingError):
+    """A module does not implement the stages, or not for as many tasks as were named."""
 
 
 class SpecInvalid(TrainingError):

@@ -12,7 +12,7 @@ from bundle.manifest import Manifest
 from bundle.store import Golden
 from model_export import graphs, parity
 from model_export.bundling import Description, complete
-from model_export.models.base import MultiTaskModel
+from model_export.stages import Network
 from model_export.training.run_directory import Examples, FinishedRun
 
 _GOLDEN_USERS, _GOLDEN_ROWS = 3, 32
@@ -26,7 +26,7 @@ class Contents(Description):
         examples: packed rows, for parity and golden rows.
     """
 
-    network: MultiTaskModel
+    network: Network
     examples: Examples
 
 

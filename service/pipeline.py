@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bundle.manifest import Manifest
+from service.comparing import Answered, Comparer
 from service.errors import InvalidRequest
 from service.features.source import FeatureSource
 from service.fusion.compile import CompiledFusion, compile_fusion, ranking
@@ -41,10 +42,16 @@ class Pipeline:
     """
 
     def __init__(
-        self, registry: Registry, features: FeatureSource, allow_formula: bool, metrics: Metrics
+        self,
+        registry: Registry,
+        features: FeatureSource,
+        comparer: Comparer,
+        allow_formula: bool,
+        metrics: Metrics,
     ) -> None:
         self._registry = registry
         self._features = features
+        self._comparer = comparer
         self._allow_formula = allow_formula
         self._metrics = metrics
         self._seconds = {
@@ -56,7 +63,12 @@ class Pipeline:
         """Score all candidates on all tasks, in the order of the query."""
         with self._registry.lease(query.model, query.version, query.user_key) as version:
             inputs = _inputs(query, version)
-            return await self._score(query, version, inputs)
+            scored = await self._score(query, version, inputs)
+            if version.rivals:
+                self._comparer.consider(
+                    Answered(query, inputs, version, scored.scores, None, None, {})
+                )
+            return scored
 
     async def rank(self, query: Query) -> Ranked:
         """Score, fuse and sort. The answer comes from one version and one formula."""
@@ -69,6 +81,10 @@ class Pipeline:
             fused = fusion.evaluate(scored.scores, weights, features)
             if inputs.unscorable is not None:  # also where the formula would not mind
                 fused = np.where(inputs.unscorable, np.nan, fused)
+            if version.rivals:
+                self._comparer.consider(
+                    Answered(query, inputs, version, scored.scores, fused, fusion.name, weights)
+                )
             order, non_finite = ranking(fused)
             if non_finite:
                 self._metrics.non_finite.labels(scored.model).inc(non_finite)

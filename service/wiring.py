@@ -12,6 +12,7 @@ from pathlib import Path
 from bundle.encoding import Encoder
 from bundle.schema import Entity
 from bundle.store import Bundle
+from service.comparing import Comparer
 from service.cores import usable_cores
 from service.features.embedded import EmbeddedStore, load_embedded
 from service.features.redis import RedisStore
@@ -40,6 +41,7 @@ class Service:
     follower: Follower
     board: Board
     features: FeatureSource
+    comparer: Comparer
     pipeline: Pipeline
     executor: ThreadPoolExecutor
 
@@ -70,6 +72,7 @@ class Service:
     async def stop(self) -> None:
         """Close from the roof down."""
         await self.follower.stop()
+        await self.comparer.stop()
         await self.features.close()
         self.executor.shutdown(wait=True)
 
@@ -113,9 +116,10 @@ def build(settings: Settings, worker: Worker) -> Service:
         metrics,
         board,
     )
-    pipeline = Pipeline(registry, features, settings.allow_request_formula, metrics)
+    comparer = Comparer(features, metrics)
+    pipeline = Pipeline(registry, features, comparer, settings.allow_request_formula, metrics)
     return Service(
-        settings, worker, metrics, registry, follower, board, features, pipeline, executor
+        settings, worker, metrics, registry, follower, board, features, comparer, pipeline, executor
     )
 
 

@@ -18,8 +18,6 @@ from bundle.rows import Decoded
 from service.errors import FeatureStoreUnavailable
 from service.features.breaker import STATES, CircuitBreaker, State
 from service.features.cache import (
-    EMPTY_SLOT,
-    NOT_CACHED,
     CachedRows,
     Outcome,
     RowCache,
@@ -27,6 +25,7 @@ from service.features.cache import (
 )
 from service.features.keys import UNTRACKED_TTL_S
 from service.features.store import FeatureStore
+from service.hash_index import ABSENT
 from service.metrics import Metrics
 from service.values import Keys
 
@@ -54,28 +53,19 @@ class Wanted:
     def __init__(self, cache: RowCache, prefix: str, ids: Keys | None, now: float) -> None:
         self.cache = cache
         self.prefix = prefix
-        self.places: list[int] = []
         self.ids: list[str] = []
         self.keys: list[str] = []
-        if ids is None:
-            self.rows, self.cached = cache.take(np.array([EMPTY_SLOT])), 0
-            return
-        slots = cache.find(ids, now)
-        absent = slots == NOT_CACHED
-        self.cached = len(ids)
-        if absent.any():
-            slots[absent] = EMPTY_SLOT
-            self.places = np.flatnonzero(absent).tolist()
-            self.cached -= len(self.places)
+        self.rows, self.places = cache.look_up(ids, now)
+        self.cached = 0 if ids is None else len(ids) - len(self.places)
+        if ids is not None and self.places:
             self.ids = [str(ids[row]) for row in self.places]
             self.keys = [prefix + each for each in self.ids]
-        self.rows = cache.take(slots)
 
     def use_stale(self, read_since: float) -> int:
         """Fill what was not read with rows that were, at `read_since` or later; their number."""
         unread = [n for n, p in enumerate(self.places) if self.rows.outcome[p] == Outcome.UNREAD]
         slots = self.cache.find_stale([self.ids[n] for n in unread], read_since)
-        usable = np.flatnonzero(slots != NOT_CACHED)
+        usable = np.flatnonzero(slots != ABSENT)
         places = [self.places[unread[n]] for n in usable.tolist()]
         self.rows.records[places] = self.cache.take(slots[usable]).records
         return len(places)
