@@ -22,7 +22,7 @@ from service.fusion.formula import Fusion, adhoc_fusion
 from service.metrics import Metrics
 from service.scoring.item_cache import UNCACHED
 from service.scoring.stages import open_model
-from service.values import Candidates, UserSide, Scores
+from service.values import Candidates, Scores, UserSide
 
 _RUN_ROWS = 512
 
