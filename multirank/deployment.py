@@ -161,7 +161,7 @@ def _change(
         model,
         action,
         to,
-        by=f"{getpass.getuser()}@{socket.gethostname()}",
+        by=operator(),
         reason=reason,
         generation=generation,
         limits=limits,
@@ -211,3 +211,8 @@ def _reported() -> Iterator[None]:
 def _stop(message: str) -> NoReturn:
     typer.echo(message, err=True)
     raise typer.Exit(2)
+
+
+def operator() -> str:
+    """Who runs this command, for a history."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"

@@ -109,7 +109,7 @@ async def _readiness(service: Service) -> Response:
         store_state = "ok"
     except ServiceError as error:
         store_state = error.detail
-        if service.settings.feature_failure == "error":
+        if "error" in service.settings.feature_failures.values():
             wrong.append(FieldError("feature_store", error.detail))
     if wrong:
         not_ready = NotReady("; ".join(f"{each.loc}: {each.msg}" for each in wrong))

@@ -60,7 +60,12 @@ class Metrics:
         self.feature_rows = counter(
             "feature_rows", "Feature rows by what became of them", "entity", "outcome"
         )
-        self.feature_failures = counter("feature_failures", "Failed store reads", "reason")
+        self.feature_failures = counter(
+            "feature_failures", "Requests whose rows could not all be read", "reason"
+        )
+        self.feature_circuit = gauge(
+            "feature_circuit", "1 for the state of the circuit to the feature store", "state"
+        )
         self.degraded_answers = counter("degraded_answers", "Degraded answers", "reason")
 
         self.item_cache = counter(
@@ -94,6 +99,12 @@ class Metrics:
         )
         self.versions_refused = counter(
             "versions_refused", "Versions not let in", "model", "reason"
+        )
+        self.fusions_refused = counter(
+            "fusions_refused", "Fusion files and rules not let in", "model", "fusion"
+        )
+        self.fusion_changes = counter(
+            "fusion_changes", "Times another formula went live", "model", "fusion"
         )
         self.deployment_generation = gauge(
             "deployment_generation",

@@ -100,7 +100,7 @@ class RankRequest(_Wire):
     user: User
     context: dict[str, Any] = {}
     candidates: Candidates
-    fusion: FusionChoice = "default"
+    fusion: FusionChoice | None = None
     top_k: Annotated[int, Field(ge=1, lt=_INT64)] | None = None
     timeout_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     format: Literal["rows", "columns"] = "rows"
@@ -115,11 +115,12 @@ class ModelVersion(BaseModel):
 
 
 class FusionUsed(BaseModel):
-    """The formula that every fused score of an answer comes from."""
+    """The formula that every fused score of an answer comes from, and the rule that chose it."""
 
     name: str
     version: str
     weights: dict[str, float]
+    rule: str | None
 
 
 class RowCounts(BaseModel):
@@ -257,6 +258,7 @@ class WorkerStatus(BaseModel):
 class ModelStatus(BaseModel):
     """A model with its versions, newest first, and what the live one can be asked for.
 
+    `fusions_refused` says why what is live under a name is not what its file says.
     `problem` says what is wrong with the deployment file; `converged`, that every worker serves
     what it says.
     """
@@ -269,6 +271,7 @@ class ModelStatus(BaseModel):
     versions: list[VersionStatus]
     tasks: list[str]
     fusions: dict[str, str]
+    fusions_refused: dict[str, str]
 
 
 class ModelsResponse(BaseModel):

@@ -15,7 +15,8 @@ from bundle.store import Bundle
 from service.cores import usable_cores
 from service.features.embedded import EmbeddedStore, load_embedded
 from service.features.redis import RedisStore
-from service.features.source import FeatureSource, FeatureStore
+from service.features.source import FeatureSource
+from service.features.store import FeatureStore
 from service.lifecycle.board import Board
 from service.lifecycle.follower import Follower
 from service.lifecycle.gate import Gate
@@ -81,9 +82,10 @@ def build(settings: Settings, worker: Worker) -> Service:
     features = FeatureSource(
         store,
         settings.feature_timeout_ms / 1000,
-        settings.feature_failure,
+        settings.feature_failures,
         settings.feature_cache_bytes,
         settings.feature_ttl_s,
+        settings.feature_stale_s,
         metrics,
     )
 

@@ -7,6 +7,7 @@ from starlette.exceptions import HTTPException
 
 from service.admin.access import Access
 from service.admin.deployments import add_deployments
+from service.admin.fusions import add_fusions
 from service.openapi import problems
 from service.wiring import Service
 
@@ -22,6 +23,7 @@ def admin_router(service: Service) -> APIRouter:
     )
 
     add_deployments(router, service)
+    add_fusions(router, service)
 
     @router.api_route("/{path:path}", methods=_METHODS, include_in_schema=False)
     async def unknown(path: str) -> None:  # last: a stranger learns nothing of what there is

@@ -26,7 +26,9 @@ from service.lifecycle.deployment import (
     stables_before,
 )
 from service.lifecycle.deployment_file import read
-from service.lifecycle.gate import FUSIONS_DIR, Gate, Refused, compile_fusions
+from service.lifecycle.formulas import FUSIONS_DIR
+from service.lifecycle.fusion_files import FusionFiles
+from service.lifecycle.gate import Gate, Refused
 from service.lifecycle.registry import Model, Registry
 from service.lifecycle.report import part
 from service.lifecycle.version import Fingerprint, LoadedVersion, State, VersionStatus, fingerprint
@@ -87,6 +89,7 @@ class Follower:
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._following: asyncio.Task[None] | None = None
         self._loading: asyncio.Task[None] | None = None
+        self._fusions: dict[str, FusionFiles] = {}
         self._releasing: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -130,15 +133,15 @@ class Follower:
                 model = self._registry.model(name)
                 try:
                     self._follow_model(model)
+                    await self.follow_fusions(model)
                 except Exception:
                     log.exception("cannot follow %s", self._directory / name)
             if self._loading is None:
                 self._load_next()
             self._report()
-            try:
-                await asyncio.wait_for(self._wake.wait(), self._poll_s)
-            except TimeoutError:
-                continue
+            timer = asyncio.get_running_loop().call_later(self._poll_s, self._wake.set)
+            await self._wake.wait()
+            timer.cancel()
 
     def _follow_model(self, model: Model) -> None:
         self._read_deployment(model)
@@ -150,7 +153,6 @@ class Follower:
         roles = model.deployment.roles if model.deployment else None
         percent = roles.canary.percent if roles and roles.canary else 0.0
         self._registry.assign(model, stable, canary, percent, shadow, wanted.pinned)
-        self._reload_fusions(model)
 
     def _read_deployment(self, model: Model) -> None:
         try:
@@ -268,19 +270,17 @@ class Follower:
         loaded = [each for model in self._registry.models for each in model.loaded.values()]
         return self._budget - sum(each.memory_bytes for each in loaded)
 
-    def _reload_fusions(self, model: Model) -> None:
-        """Formulas are published without a new version; a wrong one leaves the old in place."""
-        directory = self._directory / model.name / FUSIONS_DIR
-        seen = fingerprint(directory)
-        for loaded in model.loaded.values():
-            if seen == loaded.formulas:
-                continue
-            loaded.formulas = seen
-            try:
-                loaded.fusions = compile_fusions(directory, loaded.manifest)
-                log.info("%s: fusions are %s", model.name, ", ".join(loaded.fusions) or "none")
-            except Refused as refusal:
-                log.warning("%s: new fusions refused, the old ones stay: %s", model.name, refusal)
+    async def follow_fusions(self, model: Model) -> None:
+        """Bring formulas and rules that have changed to the versions that requests can reach."""
+        served = [each for each in model.loaded.values() if not each.retired]
+        if served:
+            files = self._fusion_files(model.name)
+            await files.follow(served)
+            model.refused_fusions = files.refused
+
+    def _fusion_files(self, model: str) -> FusionFiles:
+        directory = self._directory / model / FUSIONS_DIR
+        return self._fusions.setdefault(model, FusionFiles(directory, model, self._metrics))
 
     def release(self, closed: LoadedVersion) -> None:
         """Let go of a version's memory, on the loading thread, once nothing refers to it."""

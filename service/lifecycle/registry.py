@@ -8,7 +8,7 @@ version without a part closes when its last lease ends.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -35,6 +35,7 @@ class Model:
         shadow: answers nobody.
         deployment: the last one that could be read; None before that.
         problem: what is wrong with the deployment file now.
+        refused_fusions: name -> why what is live under it is not what its file says.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Model:
     statuses: dict[int, VersionStatus] = field(default_factory=dict)
     deployment: Deployment | None = None
     problem: str | None = None
+    refused_fusions: Mapping[str, str] = field(default_factory=dict)
 
 
 class Registry:

@@ -44,7 +44,8 @@ def model_report(model: Model, reports: Sequence[Report], workers: int) -> dict[
             for status in sorted(model.statuses.values(), key=lambda each: -each.version)
         ],
         "tasks": list(model.live.manifest.task_names) if model.live else [],
-        "fusions": {n: f.version for n, f in model.live.fusions.items()} if model.live else {},
+        "fusions": model.live.formulas.versions() if model.live else {},
+        "fusions_refused": dict(model.refused_fusions),
     }
 
 

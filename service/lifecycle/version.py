@@ -6,16 +6,15 @@ found -> verifying -> loading -> warming -> ready -> draining -> closed
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from bundle.encoding import Encoder
 from bundle.manifest import Manifest
-from service.fusion.compile import CompiledFusion
+from service.lifecycle.formulas import Formulas
 from service.scoring.batcher import Batcher
-from service.scoring.stages import StagedModel
+from service.scoring.stages import Model
 
 State = Literal[
     "found", "verifying", "loading", "warming", "ready", "draining", "closed", "refused"
@@ -45,8 +44,7 @@ class LoadedVersion:
     """A version that was let in.
 
     Attributes:
-        fusions: name -> formula compiled for this version's tasks; replaced as a whole.
-        formulas: fingerprint of the files that `fusions` come from.
+        formulas: compiled for this version's tasks; replaced as a whole.
         memory_bytes: as `memory.estimate_bytes` has it.
         leases: requests that hold this version.
         retired: it has no part any more, and closes when nobody holds it.
@@ -54,20 +52,23 @@ class LoadedVersion:
 
     manifest: Manifest
     encoder: Encoder
-    stages: StagedModel
+    stages: Model
     batcher: Batcher
-    fusions: Mapping[str, CompiledFusion]
+    formulas: Formulas
     memory_bytes: int = 0
-    formulas: Fingerprint = frozenset()
     leases: int = 0
     retired: bool = False
 
 
 def fingerprint(directory: Path) -> Fingerprint:
-    """Names, sizes and times of the files of a directory: changes whenever one of them does."""
+    """Names, sizes and times of a directory's files but hidden ones: changes as they do."""
     if not directory.is_dir():
         return frozenset()
-    return frozenset(_look(path) for path in directory.iterdir())
+    try:
+        files = [path for path in directory.iterdir() if path.name[0] != "."]
+    except PermissionError:
+        files = [directory]
+    return frozenset(map(_look, files))
 
 
 def _look(path: Path) -> tuple[str, int, int]:

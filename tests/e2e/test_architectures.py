@@ -55,7 +55,7 @@ def service(published: Published, tmp_path_factory: pytest.TempPathFactory) -> I
         published.version(architecture)
     running = Service(published.models, tmp_path_factory.mktemp("serve"), {})
     try:
-        yield running.wait_ready()
+        yield running.wait_ready(timeout_s=300)  # it has many versions to try
     finally:
         running.stop()
 

@@ -51,6 +51,7 @@ def test_models_says_what_is_served(service: Service) -> None:
         ],
         "tasks": list(TASKS),
         "fusions": {"default": fusion},
+        "fusions_refused": {},
     }
 
 

@@ -37,7 +37,9 @@ def export_family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], E
     @cache
     def exported(family: str) -> Exported:
         directory = tmp_path_factory.mktemp(family)
-        return directory, graphs.export_stages(networks.build(family), networks.SCHEMA, directory)
+        stages = graphs.export_stages(networks.build(family), networks.SCHEMA, directory)
+        assert isinstance(stages, Stages)
+        return directory, stages
 
     return exported
 
@@ -90,6 +92,7 @@ def test_an_input_without_columns_is_left_out(tmp_path: Path) -> None:
     )
     model = networks.build("mmoe", schema)
     stages = graphs.export_stages(model, schema, tmp_path)
+    assert isinstance(stages, Stages)
     assert (stages.user.inputs, stages.item.inputs) == (("ids",), ("numbers",))
     encoder = Encoder(schema, {})
     examples = Examples(
@@ -136,6 +139,7 @@ def test_an_exported_run_publishes_loads_and_replays(
     assert manifest.samples["item"].display == ("title",)
 
     golden, encoder = bundle.golden(), bundle.encoder()
+    assert isinstance(manifest.stages, Stages)
     scores = parity.Graphs.open(published, manifest.stages).scores(
         encoder.user(golden.users, golden.contexts), encoder.item(golden.items), golden.user_row
     )
@@ -167,3 +171,24 @@ def test_an_export_that_fails_leaves_nothing(
 def test_a_run_that_was_not_exported_cannot_be_published(tiny_run: Path, tmp_path: Path) -> None:
     with pytest.raises(FileMissing):
         pipeline.publish(tiny_run, tmp_path / "models")
+
+
+def test_closed_connections_of_snr_are_not_in_the_graph(tmp_path: Path) -> None:
+    model = networks.build("snr_trans")
+    closed = 0
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("log_alpha"):
+                parameter[:, 1:] = -9  # only the first sub-network is listened to
+                closed += parameter[:, 1:].numel()
+    stages = graphs.export_stages(model, networks.SCHEMA, tmp_path)
+    parity.check(model, parity.Graphs.open(tmp_path, stages), ENCODER, EXAMPLES)
+    products = [
+        node
+        for node in onnx.load(str(tmp_path / "joint.onnx")).graph.node
+        if node.op_type == "Gemm"
+    ]
+    # Of 3 sub-networks a level: routed to the 1 that is listened to above, its 2 layers, then
+    # routed to 3 towers of 2 layers each.
+    assert closed == 2 * 6
+    assert len(products) == 1 + 2 + 3 + 3 * 2

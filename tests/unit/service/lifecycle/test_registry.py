@@ -18,6 +18,7 @@ from bundle.store import load
 from service.errors import NoActiveModel, UnknownModel
 from service.lifecycle.board import Board
 from service.lifecycle.follower import Follower
+from service.lifecycle.formulas import Formulas
 from service.lifecycle.gate import Gate, Refused
 from service.lifecycle.registry import Model, Registry
 from service.lifecycle.version import LoadedVersion, State
@@ -58,7 +59,7 @@ class FakeGate:
             raise error
         manifest = self._manifest.model_copy(update={"model": model, "version": version})
         nothing = cast("Any", None)
-        loaded = LoadedVersion(manifest, nothing, nothing, nothing, {}, memory_bytes=100)
+        loaded = LoadedVersion(manifest, nothing, nothing, nothing, Formulas(), memory_bytes=100)
         if free_bytes is not None and free_bytes < loaded.memory_bytes:
             raise Refused("memory_budget", "no room")
         return loaded
@@ -379,7 +380,7 @@ def test_new_formulas_need_no_new_version(
 
         def formulas() -> dict[str, str]:
             with lease(bench, "tiny") as held:
-                return {name: fusion.version for name, fusion in held.fusions.items()}
+                return {name: fusion.version for name, fusion in held.formulas.fusions.items()}
 
         (fusions / "default.yaml").write_text("formula: click\n")
         await until(lambda: list(formulas()) == ["default"])
@@ -388,7 +389,7 @@ def test_new_formulas_need_no_new_version(
         await until(lambda: formulas() != first)
         second = formulas()
         (fusions / "default.yaml").write_text("formula: click + no_such_task\n")
-        await until(lambda: "new fusions refused, the old ones stay" in caplog.text)
+        await until(lambda: "fusion default refused" in caplog.text)
         assert "unknown name 'no_such_task'" in caplog.text
         assert formulas() == second
         (fusions / "default.yaml").write_text("formula: click\n")
