@@ -7,7 +7,7 @@ PORT   ?= 8000
 USER_ID ?= 196
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve loadtest bench bench-peers chaos test lint types layers format clean
+.PHONY: help install demo serve loadtest bench bench-peers chaos fusion-proof tune test lint types layers format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -41,6 +41,17 @@ chaos: install ## ten failures of Redis under load; one JSON line a case, exit c
 
 bench-peers: install ## feed200 beside FastAPI, BentoML, LitServe, mosec, Ray Serve and Triton; table into the README
 	$(BIN)/python -m loadtest.peers
+
+fusion-proof: install ## 100,000 formulas against an interpreter, 100,000 strings, cost beside numpy; an hour
+	$(BIN)/python -m tests.properties.fusion_cost
+	MULTIRANK_EXAMPLES=100000 $(BIN)/python -m pytest tests/properties/test_fusion_reference.py tests/properties/test_fusion_fuzz.py
+
+runs/movielens/bundle/manifest.json: | install
+	$(BIN)/multirank run examples/movielens.yaml --models $(MODELS)
+
+tune: runs/movielens/bundle/manifest.json ## the weights of examples/tune.yaml, searched on MovieLens: docs/fusion-tuning.png
+	$(BIN)/multirank fusion tune examples/tune.yaml --run runs/movielens --maximise "ndcg@10(like)" \
+	  --keep "auc(watch)>=99%" --picture docs/fusion-tuning.png
 
 test: install ## the whole test suite, against a real Redis that it starts itself
 	$(BIN)/python -m pytest
