@@ -91,7 +91,7 @@ def build_program(
     root = fusion.formula.nodes[-1]
     slot = builder.slots[result]
     if slot.kind != "number":
-        message = "the formula must give a number, this is a boolean"
+        message = f"the formula must give a number, this is a {slot.kind}"
     elif not slot.per_candidate:
         message = "the formula gives every candidate the same score"
     else:
@@ -133,16 +133,8 @@ class _Builder:
 
     def program(self, result: int) -> Program:
         constants = tuple(slot.constant for slot in self.slots)
-        inputs = self._inputs
-        return Program(
-            constants,
-            inputs["task"],
-            inputs["weight"],
-            inputs["feature"],
-            tuple(self._steps),
-            result,
-            self._across,
-        )
+        steps = tuple(self._steps)
+        return Program(constants, *self._inputs.values(), steps, result, self._across)
 
     def add(self, expression: Expression) -> int:
         """Add an expression's steps; returns the slot of its value."""
@@ -186,9 +178,8 @@ class _Builder:
         if name in self._features:
             kind = self._features[name]
             if kind not in _KINDS:
-                raise _error(
-                    f"'{name}' is a {kind} feature; only numbers are usable", expression, node
-                )
+                message = f"'{name}' is a {kind} feature; only numbers are usable"
+                raise _error(message, expression, node)
             return self._input("feature", name, name.startswith("item."), _KINDS[kind])
         if name in OPERATORS:
             raise _error(f"'{name}' is a function: write {name}(...)", expression, node)
@@ -216,9 +207,8 @@ class _Builder:
             slot, child = self.slots[operand], expression.nodes[index]
             shown = written.removeprefix("unary ")
             if slot.kind != kind:
-                raise _error(
-                    f"'{shown}' takes a {kind} here, this is a {slot.kind}", expression, child
-                )
+                message = f"'{shown}' takes a {kind} here, this is a {slot.kind}"
+                raise _error(message, expression, child)
             if operator.across and not slot.per_candidate:
                 message = f"'{shown}' compares candidates, this is one value for the whole request"
                 raise _error(message, expression, child)
