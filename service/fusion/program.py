@@ -133,8 +133,9 @@ class _Builder:
 
     def program(self, result: int) -> Program:
         constants = tuple(slot.constant for slot in self.slots)
+        tasks, weights, features = self._inputs.values()
         steps = tuple(self._steps)
-        return Program(constants, *self._inputs.values(), steps, result, self._across)
+        return Program(constants, tasks, weights, features, steps, result, self._across)
 
     def add(self, expression: Expression) -> int:
         """Add an expression's steps; returns the slot of its value."""
