@@ -22,7 +22,7 @@ from service.fusion.formula import Fusion, adhoc_fusion
 from service.metrics import Metrics
 from service.scoring.item_cache import UNCACHED
 from service.scoring.stages import open_model
-from service.values import Candidates, Scores
+from service.values import Candidates, Scores, UserSide
 
 _RUN_ROWS = 512
 
@@ -61,12 +61,12 @@ class Rescorer:
     def rescore(self, recorded: Recorded) -> Rescored:
         """Score and fuse a decision again, as the service does."""
         rows, absent = recorded.rows_for(self._encoder.layouts)
-        users = self._encoder.user(rows["user"], rows["context"])
+        users = UserSide(rows["user"], rows["context"])
         items = Candidates(rows["item"], np.full(len(rows["item"]), UNCACHED, np.uint64))
         parts = []
         for start in range(0, len(items), _RUN_ROWS):
             some = items.take(slice(start, start + _RUN_ROWS))
-            parts.append(self._model.score(users, some, np.zeros(len(some), np.int64)))
+            parts.append(self._model.score(users, [some], np.zeros(len(some), np.int64)))
         scores = np.concatenate(parts)
         unscorable = _without_required(self._encoder.layouts["item"], rows["item"])
         scores[unscorable] = np.nan

@@ -64,7 +64,11 @@ def fingerprint(directory: Path) -> Fingerprint:
     """Names, sizes and times of a directory's files but hidden ones: changes as they do."""
     if not directory.is_dir():
         return frozenset()
-    return frozenset(_look(path) for path in directory.iterdir() if path.name[0] != ".")
+    try:
+        files = [path for path in directory.iterdir() if path.name[0] != "."]
+    except PermissionError:
+        files = [directory]
+    return frozenset(map(_look, files))
 
 
 def _look(path: Path) -> tuple[str, int, int]:

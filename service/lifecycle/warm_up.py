@@ -14,7 +14,7 @@ import numpy as np
 from bundle.encoding import Encoder
 from service.decision_log.reading import LogUnreadable, read
 from service.scoring.stages import Model
-from service.values import Candidates
+from service.values import Candidates, UserSide
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +36,11 @@ def score_recorded(file: Path, stages: Model, encoder: Encoder, row_budget: int)
     try:
         for recorded in read(file):
             rows, _ = recorded.rows_for(encoder.layouts)
-            users = encoder.user(rows["user"], rows["context"])
+            users = UserSide(rows["user"], rows["context"])
             items = Candidates(rows["item"], encoder.layouts["item"].content_hash(rows["item"]))
             for start in range(0, len(items), row_budget):
                 some = items.take(slice(start, start + row_budget))
-                stages.score(users, some, np.zeros(len(some), np.int64))
+                stages.score(users, [some], np.zeros(len(some), np.int64))
             scored += 1
     except LogUnreadable as error:
         log.warning("no warm-up with recorded requests: %s", error)
