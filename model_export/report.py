@@ -49,7 +49,7 @@ def print_gain(gain: Gain, console: Console) -> None:
     console.print(
         f"stages: {CANDIDATES} candidates take {gain.cached_ms:.2f} ms with item tensors cached, "
         f"{gain.cold_ms:.2f} ms with none, {gain.undivided_ms:.2f} ms undivided: "
-        f"{warm:.1f} and {cold:.1f} times as fast, at {gain.item_tensor_bytes:,} bytes a cached item",
+        f"{warm:.1f} and {cold:.1f} times as fast, at {gain.item_tensor_bytes:,} bytes an item",
         highlight=False,
         soft_wrap=True,
     )

@@ -14,4 +14,4 @@ def test_it_says_both_ratios_and_their_price() -> None:
     print_gain(gain, console)
     said = console.export_text()
     assert "2.00 ms with item tensors cached, 4.00 ms with none, 6.00 ms undivided" in said
-    assert "3.0 and 1.5 times as fast, at 8,320 bytes a cached item" in said
+    assert "3.0 and 1.5 times as fast, at 8,320 bytes an item" in said
