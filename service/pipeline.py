@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bundle.manifest import Manifest
+from service.comparing import Answered, Comparer
 from service.decision_log.log import DecisionLog
 from service.errors import InvalidRequest
 from service.features.source import FeatureSource
@@ -46,12 +47,14 @@ class Pipeline:
         self,
         registry: Registry,
         features: FeatureSource,
+        comparer: Comparer,
         allow_formula: bool,
         decisions: DecisionLog | None,
         metrics: Metrics,
     ) -> None:
         self._registry = registry
         self._features = features
+        self._comparer = comparer
         self._allow_formula = allow_formula
         self._decisions = decisions
         self._metrics = metrics
@@ -65,6 +68,10 @@ class Pipeline:
         with self._registry.lease(query.model, query.version, query.user_key) as version:
             inputs = _inputs(query, version)
             scored = await self._score(query, version, inputs)
+            if version.rivals:
+                self._comparer.consider(
+                    Answered(query, inputs, version, scored.scores, None, None, {})
+                )
         if self._decisions is not None:
             self._decisions.offer(query, scored, inputs.rows, version.manifest)
         return scored
@@ -80,6 +87,10 @@ class Pipeline:
             fused = fusion.evaluate(scored.scores, weights, features)
             if inputs.unscorable is not None:  # also where the formula would not mind
                 fused = np.where(inputs.unscorable, np.nan, fused)
+            if version.rivals:
+                self._comparer.consider(
+                    Answered(query, inputs, version, scored.scores, fused, fusion.name, weights)
+                )
             order, non_finite = ranking(fused)
             if non_finite:
                 self._metrics.non_finite.labels(scored.model).inc(non_finite)

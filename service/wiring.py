@@ -12,6 +12,7 @@ from pathlib import Path
 from bundle.encoding import Encoder
 from bundle.schema import Entity
 from bundle.store import Bundle
+from service.comparing import Comparer
 from service.cores import usable_cores
 from service.decision_log.log import DecisionLog, LogOptions
 from service.features.embedded import EmbeddedStore, load_embedded
@@ -41,6 +42,7 @@ class Service:
     follower: Follower
     board: Board
     features: FeatureSource
+    comparer: Comparer
     pipeline: Pipeline
     decisions: DecisionLog | None
     executor: ThreadPoolExecutor
@@ -74,6 +76,7 @@ class Service:
     async def stop(self) -> None:
         """Close from the roof down."""
         await self.follower.stop()
+        await self.comparer.stop()
         await self.features.close()
         if self.decisions is not None:
             await asyncio.to_thread(self.decisions.close)
@@ -119,8 +122,11 @@ def build(settings: Settings, worker: Worker) -> Service:
         metrics,
         board,
     )
+    comparer = Comparer(features, metrics)
     decisions = _decision_log(settings, worker, metrics)
-    pipeline = Pipeline(registry, features, settings.allow_request_formula, decisions, metrics)
+    pipeline = Pipeline(
+        registry, features, comparer, settings.allow_request_formula, decisions, metrics
+    )
     return Service(
         settings,
         worker,
@@ -129,6 +135,7 @@ def build(settings: Settings, worker: Worker) -> Service:
         follower,
         board,
         features,
+        comparer,
         pipeline,
         decisions,
         executor,
