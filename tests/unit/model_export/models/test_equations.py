@@ -17,7 +17,7 @@ from model_export.models.aitm import AITM, Transfer
 from model_export.models.attention_gate import AttentionLogits
 from model_export.models.cross_stitch import CrossStitch
 from model_export.models.esmm import product_logit
-from model_export.models.layers import GatedExperts, StackedLinear
+from model_export.models.layers import GatedExperts
 from model_export.models.mmoe import MMoE
 from model_export.models.position_bias import PositionBias, PositionBiasOptions
 from model_export.models.snr import SNR, FixedRouting, HardConcrete, Routing
@@ -341,9 +341,3 @@ def test_single_task_networks_share_nothing() -> None:
         if parameter.grad is not None and parameter.grad.any()
     }
     assert reached == {"1"}
-
-
-def test_stacked_layers_start_as_a_linear_layer_does() -> None:
-    weight = _numpy(StackedLinear(4, 16, 50), "weight")
-    assert np.abs(weight).max() <= 0.25
-    assert weight.std() == pytest.approx(0.25 / math.sqrt(3), rel=0.05)
