@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from model_export import config, pipeline
-from model_export.data import loaders
-from model_export.data.impressions import Feed
-from model_export.errors import ConfigInvalid, DataInvalid
+from model_export import config
+from model_export.errors import ConfigInvalid
 from tests.architectures import ARCHITECTURES, experiment
-from tests.unit.model_export import experiments
 
 
 @pytest.mark.parametrize(
@@ -39,19 +34,3 @@ def test_esmm_needs_its_three_tasks(
 def test_every_architecture_survives_being_written_and_read(name: str) -> None:
     loaded = experiment(name)
     assert config.parse(loaded.model_dump(mode="json"), "dumped") == loaded
-
-
-def test_a_position_tower_needs_data_with_positions(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    load = loaders.load
-
-    def without_positions(options: Any) -> Feed:
-        feed = load(options)
-        return replace(feed, train=replace(feed.train, positions=None))
-
-    monkeypatch.setattr(loaders, "load", without_positions)
-    loaded = config.parse(experiments.tiny(architecture=ARCHITECTURES["mmoe_position"]), "tiny")
-    with pytest.raises(DataInvalid, match=r"architecture\.position_bias: synthetic does not say"):
-        pipeline.train(loaded, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
