@@ -150,7 +150,8 @@ class RowQueue:
                 continue
             if len(job.items) > self._row_budget:
                 if not large:
-                    room -= min(room, large_room)
+                    large_room = min(room, large_room)
+                    room -= large_room
                 large.append(entry)
                 continue
             if large and job.waiting_rows > room:  # it would gain nothing by going in pieces
