@@ -72,7 +72,8 @@ class DecisionLog:
         self._segments: dict[_Version, Segment] = {}
         self._numbers = itertools.count()
         self._failing = False
-        self._thread = threading.Thread(target=self._run, name="decisions")
+        # a daemon: a process that fails to start ends, and what it left open can be read
+        self._thread = threading.Thread(target=self._run, name="decisions", daemon=True)
 
     def start(self) -> None:
         """Begin to write."""

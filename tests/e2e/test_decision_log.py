@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from multirank.main import app
 from service.decision_log.reading import Recorded, files_of, read
 from tests.conftest import Serve
 from tests.published import Expected, ModelsDirectory
-from tests.servers import Service, eventually
+from tests.servers import Service, environment, eventually
 
 CONTEXT = {"hour": 20}
 
@@ -86,6 +89,42 @@ def test_a_log_replays_to_the_same_scores(
     assert other["kendall_tau"] < 1.0
     worst, second = other["most_changed"]
     assert worst["kendall_tau"] <= second["kendall_tau"] <= other["kendall_tau"]
+
+
+def test_recorded_requests_warm_up_and_load(
+    models_dir: ModelsDirectory, serve: Serve, log: Path
+) -> None:
+    service = serve(models_dir.path, decision_log_dir=log, decision_log_rate=1)
+    ask_all(service, models_dir.expected(1))
+    service.stop()
+
+    (file,) = files_of(log)
+    shutil.copy(file, models_dir.model / "warm_up.parquet")
+    warm = serve(models_dir.path)
+    warm.expect_in_log("warmed up with 12 recorded requests")
+    assert warm.metric("multirank_item_cache_bytes", model="synthetic") > 0
+    assert warm.metric("multirank_item_cache_rows_total", model="synthetic", outcome="hit") > 0
+
+    command = [sys.executable, "-m", "loadtest.run", "--models", str(models_dir.path)]
+    done = subprocess.run(
+        [*command, "--recorded", str(log), "--seconds", "1", "--users", "2"],
+        env=environment(timeout_ms=30_000),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["requests"] > 0
+    assert (result["failures"], result["degraded"], result["candidates"]) == (0, 0, 30)
+
+
+def test_a_warm_up_file_that_is_none_keeps_nothing_out(
+    models_dir: ModelsDirectory, serve: Serve
+) -> None:
+    (models_dir.model / "warm_up.parquet").write_text("not a decision log")
+    service = serve(models_dir.path)
+    assert "warm_up.parquet" in service.expect_in_log("no warm-up with recorded requests")
 
 
 def test_a_kill_loses_no_more_than_the_tail(
