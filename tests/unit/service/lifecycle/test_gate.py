@@ -203,8 +203,8 @@ def other_array(file: str, **arrays: Any) -> Change:
         (lambda path: None, None, ""),
         (rewrite_constant("bias", 0.01), "golden_mismatch", "away from the exporter's"),
         (rewrite_constant("bias", float("nan")), "scores_not_finite", "not finite: click"),
-        (swap_sides, "manifest_invalid", "user.onnx: has inputs"),
-        (lambda path: (path / "user.onnx").write_bytes(b"no graph"), "manifest_invalid", "refuses"),
+        (swap_sides, "graph_mismatch", "user.onnx: has inputs"),
+        (lambda path: (path / "user.onnx").write_bytes(b"no graph"), "graph_invalid", "refuses"),
         (
             other_array(VOCABULARIES_FILE, **{"item.id": np.zeros(5, np.uint64)}),
             "manifest_invalid",
