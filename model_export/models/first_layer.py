@@ -23,15 +23,17 @@ class FirstLayer(nn.Module):
     """The first linear layer of all experts and gates, split by columns into the two sides.
 
     W x + b = (W_u x_u) + (W_i x_i + b), exactly; each side's product is computed in its own stage.
+    Initialised as `StackedLinear` is.
     """
 
     def __init__(self, user_width: int, item_width: int, out_width: int) -> None:
         super().__init__()
-        bound = 1 / math.sqrt(user_width + item_width)
+        bound = math.sqrt(6 / (user_width + item_width))
         self.user = nn.Linear(user_width, out_width, bias=False)
         self.item = nn.Linear(item_width, out_width)
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -bound, bound)
+        for layer in (self.user, self.item):
+            nn.init.uniform_(layer.weight, -bound, bound)
+        nn.init.zeros_(self.item.bias)
 
 
 class FirstLayerModel(MultiTaskModel):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -15,6 +16,8 @@ from model_export import config as config_file
 from model_export import pipeline
 from model_export.config import Config
 from model_export.data.census import CensusOptions
+from model_export.models.families import AnyOptions
+from model_export.pipeline import Prepared
 from model_export.reproduce import budget, results
 
 EXAMPLE = Path("examples/census-income.yaml")
@@ -47,36 +50,49 @@ Rows = dict[str, list[dict[str, Any]]]
 
 
 def run(path: Path, seeds: Sequence[int], cache: Path, out: Path, console: Console) -> None:
-    """Train what the cache lacks; write census.md and census.json into `out`."""
-    found: dict[int, Rows] = {}
-    sizes: dict[int, dict[str, int]] = {}
-    for group in (1, 2):
-        found[group], sizes[group] = _group(group, path, seeds, cache, console)
-        _write(found, sizes, len(seeds), path, out)
-    console.print(f"written: {out / 'census.md'}")
+    """Train what the cache lacks; write census.md and census.json into `out`.
+
+    Seed after seed, so that what an interruption leaves is a table of all networks.
+    """
+    groups = {number: _Group.prepared(number, path) for number in (1, 2)}
+    for done, seed in enumerate(seeds, start=1):
+        for group in groups.values():
+            for name, options in group.options.items():
+                changed = {
+                    "name": f"census-{group.number}-{name}",
+                    "architecture": options,
+                    "seed": seed,
+                }
+                config = group.base.model_copy(update=changed)
+                result = results.trained(config, group.data, cache, console)
+                group.rows.setdefault(name, []).append(result)
+        _write(groups, done, path, out)
+        console.print(f"census: {done} of {len(seeds)} seeds; written: {out / 'census.md'}")
 
 
-def _group(
-    group: int, path: Path, seeds: Sequence[int], cache: Path, console: Console
-) -> tuple[Rows, dict[str, int]]:
-    base = _config(group, path)
-    prepared = pipeline.prepare(base)
-    schema, tasks = prepared.features.schema, [task.served() for task in base.tasks]
-    common = base.architecture.model_dump(include={"embedding_width", "tower_layers", "dropout"})
-    rows: Rows = {}
-    sizes: dict[str, int] = {}
-    total = len(budget.TEMPLATES) * len(seeds)
-    for name in budget.TEMPLATES:
-        options = budget.sized(name, common, schema, tasks, PARAMETERS)
-        sizes[name] = budget.counted(options, schema, tasks)
-        rows[name] = []
-        for seed in seeds:
-            changed = {"name": f"census-{group}-{name}", "architecture": options, "seed": seed}
-            config = base.model_copy(update=changed)
-            rows[name].append(results.trained(config, prepared, cache, console))
-        done = sum(map(len, rows.values()))
-        console.print(f"census group {group}: {done} of {total} trainings", highlight=False)
-    return rows, sizes
+@dataclass
+class _Group:
+    """A task group of the paper: its data, the networks of one size, and what came of them."""
+
+    number: int
+    base: Config
+    data: Prepared
+    options: dict[str, AnyOptions]
+    sizes: dict[str, int]
+    rows: Rows
+
+    @classmethod
+    def prepared(cls, number: int, path: Path) -> _Group:
+        base = _config(number, path)
+        data = pipeline.prepare(base)
+        schema, tasks = data.features.schema, [task.served() for task in base.tasks]
+        kept = {"embedding_width", "tower_layers", "dropout"}
+        common = base.architecture.model_dump(include=kept)
+        options = {
+            name: budget.sized(name, common, schema, tasks, PARAMETERS) for name in budget.TEMPLATES
+        }
+        sizes = {name: budget.counted(one, schema, tasks) for name, one in options.items()}
+        return cls(number, base, data, options, sizes, {})
 
 
 def _config(group: int, path: Path) -> Config:
@@ -93,22 +109,19 @@ def _config(group: int, path: Path) -> Config:
     return config_file.parse(content, str(EXAMPLE))
 
 
-def _write(
-    found: Mapping[int, Rows],
-    sizes: Mapping[int, Mapping[str, int]],
-    seeds: int,
-    path: Path,
-    out: Path,
-) -> None:
+def _write(groups: Mapping[int, _Group], seeds: int, path: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    content = {"date": _today(), "seeds": seeds, "parameters": sizes, "results": found}
+    content = {
+        "date": _today(),
+        "seeds": seeds,
+        "parameters": {number: group.sizes for number, group in groups.items()},
+        "results": {number: group.rows for number, group in groups.items()},
+    }
     (out / "census.json").write_text(json.dumps(content, indent=1))
-    (out / "census.md").write_text(_report(found, sizes, seeds, path))
+    (out / "census.md").write_text(_report(groups, seeds, path))
 
 
-def _report(
-    found: Mapping[int, Rows], sizes: Mapping[int, Mapping[str, int]], seeds: int, path: Path
-) -> str:
+def _report(groups: Mapping[int, _Group], seeds: int, path: Path) -> str:
     lines = [
         "# Census-Income",
         "",
@@ -120,8 +133,8 @@ def _report(
         "things should be, not what they must be.",
         "",
     ]
-    for group, rows in found.items():
-        first = _FIRST[group]
+    for group, of in groups.items():
+        first, rows = _FIRST[group], of.rows
         lines += [
             f"## Group {group}: {first} and never_married",
             "",
@@ -133,7 +146,7 @@ def _report(
             paper = _PAPER[group].get(name)
             cells = [f"{value:.4f}" for value in paper[:3]] if paper else ["-"] * 3
             lines.append(
-                f"| {name} | {sizes[group][name]:,} | {_cells(one, first)} | "
+                f"| {name} | {of.sizes[name]:,} | {_cells(one, first)} | "
                 f"{_cells(one, 'never_married')} | {' | '.join(cells)} |"
             )
         lines += ["", *_findings(group, rows), ""]
