@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 from rich.console import Console
@@ -19,6 +18,7 @@ from model_export.data.census import CensusOptions
 from model_export.models.families import AnyOptions
 from model_export.pipeline import Prepared
 from model_export.reproduce import budget, results
+from model_export.reproduce.findings import compared, spread, today
 
 EXAMPLE = Path("examples/census-income.yaml")
 PARAMETERS = 45_000
@@ -112,7 +112,7 @@ def _config(group: int, path: Path) -> Config:
 def _write(groups: Mapping[int, _Group], seeds: int, path: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     content = {
-        "date": _today(),
+        "date": today(),
         "seeds": seeds,
         "parameters": {number: group.sizes for number, group in groups.items()},
         "results": {number: group.rows for number, group in groups.items()},
@@ -125,7 +125,7 @@ def _report(groups: Mapping[int, _Group], seeds: int, path: Path) -> str:
     lines = [
         "# Census-Income",
         "",
-        f"Made on {_today()} by `make reproduce` from `{path.name}`, split 60/20/20 at random; "
+        f"Made on {today()} by `make reproduce` from `{path.name}`, split 60/20/20 at random; "
         f"{seeds} seeds. AUC on the test part; each training keeps the weights of its best "
         f"validation epoch. Every network has {PARAMETERS:,} parameters but for embeddings, within "
         "a tenth. The paper trained on twice as many persons (the other file of the archive), "
@@ -167,35 +167,17 @@ def _findings(group: int, rows: Rows) -> list[str]:
         order = sorted(rows, key=lambda name: -mean(_aucs(rows[name], task)))
         said.append(f"- {task}, best mean first: {', '.join(order)}.")
     for better, worse in (("mmoe", "shared_bottom"), ("mmoe", "moe"), ("mmoe", "single_task")):
-        said.append(
-            f"- the paper has {better} above {worse} in {first}: "
-            + _verdict(_aucs(rows[better], first), _aucs(rows[worse], first))
-        )
+        word = compared(_aucs(rows[better], first), _aucs(rows[worse], first))
+        said.append(f"- the paper has {better} above {worse} in {first}: {word}.")
+    above = compared(_aucs(rows["ple"], first), _aucs(rows["mmoe"], first))
+    said.append(f"- the PLE paper has ple above mmoe: {above}.")
     return said
-
-
-def _verdict(better: Sequence[float], worse: Sequence[float]) -> str:
-    """Whether a difference of means is there, against its standard error."""
-    difference = mean(better) - mean(worse)
-    if min(len(better), len(worse)) < 2:
-        return f"here {difference:+.4f}, from one seed."
-    error = (stdev(better) ** 2 / len(better) + stdev(worse) ** 2 / len(worse)) ** 0.5
-    if abs(difference) < 2 * error:
-        word = "not to be told apart here"
-    else:
-        word = "it appears here" if difference > 0 else "it does NOT appear here, the reverse does"
-    return f"{word} ({difference:+.4f}, standard error {error:.4f})."
 
 
 def _cells(seeds: Sequence[Mapping[str, Any]], task: str) -> str:
     aucs = _aucs(seeds, task)
-    spread = f" ± {stdev(aucs):.4f}" if len(aucs) > 1 else ""
-    return f"{mean(aucs):.4f}{spread} | {max(aucs):.4f}"
+    return f"{spread(aucs)} | {max(aucs):.4f}"
 
 
 def _aucs(seeds: Sequence[Mapping[str, Any]], task: str) -> list[float]:
     return [seed["test"][task]["auc"] for seed in seeds]
-
-
-def _today() -> str:
-    return dt.datetime.now(dt.UTC).date().isoformat()
