@@ -13,7 +13,7 @@ A side's id columns are those of its hashed features, then those of its bucketis
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,7 +26,6 @@ from bundle.rows import RowLayout, Rows, Slot
 from bundle.schema import (
     ENTITIES,
     FIRST_VALUE_INDEX,
-    OUT_OF_VOCABULARY_INDEX,
     PADDING_INDEX,
     Bucketised,
     Categorical,
@@ -37,9 +36,7 @@ from bundle.schema import (
     IdList,
     Number,
 )
-
-Vocabularies = Mapping[str, npt.NDArray[np.uint64]]
-"""Feature key -> the hashes of its values; the value at position i has index i + 2."""
+from bundle.vocabulary import Vocabularies, VocabularyIndex
 
 Side = Literal["user", "item"]
 SIDE_ENTITIES: dict[Side, tuple[Entity, ...]] = {"user": ("user", "context"), "item": ("item",)}
@@ -91,10 +88,20 @@ class IdColumns:
 
 
 @dataclass(frozen=True)
+class NumberColumns:
+    """The number columns of one feature: `width` columns from `start`."""
+
+    feature: Feature
+    start: int
+    width: int
+
+
+@dataclass(frozen=True)
 class SideLayout:
     """What the columns of one side's two matrices are."""
 
     id_columns: tuple[IdColumns, ...]
+    number_columns: tuple[NumberColumns, ...]
     id_width: int
     number_width: int
 
@@ -109,8 +116,12 @@ def side_layout(schema: FeatureSchema, side: Side) -> SideLayout:
         table = schema.owner(slot.feature).key
         columns.append(IdColumns(slot.feature, table, id_width, slot.width))
         id_width += slot.width
-    number_width = sum(slot.width for slot in _slots(layouts, Number, DenseVector))
-    return SideLayout(tuple(columns), id_width, number_width)
+    numbers: list[NumberColumns] = []
+    number_width = 0
+    for slot in _slots(layouts, Number, DenseVector):
+        numbers.append(NumberColumns(slot.feature, number_width, slot.width))
+        number_width += slot.width
+    return SideLayout(tuple(columns), tuple(numbers), id_width, number_width)
 
 
 class Encoder:
@@ -191,7 +202,7 @@ class _SideEncoder:
         self._has_lists = any(
             isinstance(slot.feature, IdList) for layout in layouts for slot in layout.hash_slots
         )
-        self._keys, self._indices = _merged(salt_of, vocabularies)
+        self._vocabulary = VocabularyIndex(salt_of, vocabularies)
         self._plan_numbers(layouts)
 
     def _plan_numbers(self, layouts: list[RowLayout]) -> None:
@@ -231,7 +242,7 @@ class _SideEncoder:
 
         ids = np.empty((len(hashes), self._hash_width + len(self._bucketised)), np.int32)
         hashed_ids = ids[:, : self._hash_width]
-        hashed_ids[:] = self._look_up(hashes)
+        hashed_ids[:] = self._vocabulary.find(hashes ^ self._salts)
         if len(self._hashed_columns):
             hashed_ids[:, self._hashed_columns] = (
                 hashes[:, self._hashed_columns] % self._buckets + FIRST_VALUE_INDEX
@@ -244,30 +255,6 @@ class _SideEncoder:
         with np.errstate(over="ignore"):  # infinity is found in the scores
             scaled = (numbers[:, self._scaled_columns] - self._mean) * self._inverse_std
         return Encoded(ids, scaled)
-
-    def _look_up(self, hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.int32]:
-        """Ids by vocabulary; of columns without one, whatever (never of a valid key: salt 0)."""
-        if not len(self._keys):
-            return np.full(hashes.shape, OUT_OF_VOCABULARY_INDEX, np.int32)
-        wanted = hashes ^ self._salts
-        position = np.minimum(np.searchsorted(self._keys, wanted), len(self._keys) - 1)
-        known = self._keys[position] == wanted
-        return np.where(known, self._indices[position], np.int32(OUT_OF_VOCABULARY_INDEX))
-
-
-def _merged(
-    salt_of: Mapping[str, np.uint64], vocabularies: Vocabularies
-) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int32]]:
-    """All vocabularies as one sorted table: (value hash ^ salt of its table) -> index."""
-    if not salt_of:
-        return np.zeros(0, np.uint64), np.zeros(0, np.int32)
-    keys = np.concatenate([vocabularies[key] ^ salt for key, salt in salt_of.items()])
-    indices = np.concatenate([np.arange(len(vocabularies[key]), dtype=np.int32) for key in salt_of])
-    order = np.argsort(keys, kind="stable")
-    keys = keys[order]
-    if (keys[1:] == keys[:-1]).any():
-        raise ManifestInvalid(f"a value twice in a vocabulary of {', '.join(salt_of)}")
-    return keys, indices[order] + np.int32(FIRST_VALUE_INDEX)
 
 
 def _slots(layouts: list[RowLayout], *kinds: type[Feature]) -> Iterator[Slot]:

@@ -61,6 +61,7 @@ class RowLayout:
     Attributes:
         hash_slots: categorical features and id lists, in schema order.
         number_slots: numbers, bucketised numbers and dense vectors, in schema order.
+        required: names of the features whose default must not be used.
         first_column: [H], for each column of `hashes` the first one of its feature.
         dtype: the numpy dtype of a row; `dtype.itemsize` bytes each.
         digest: hash of names, kinds and lengths; rows of another digest are not read.
@@ -86,6 +87,7 @@ class RowLayout:
         self.slots: dict[str, Slot] = {
             slot.feature.name: slot for slot in (*hash_slots, *number_slots)
         }
+        self.required = tuple(name for name, s in self.slots.items() if s.feature.required)
         self._first_of_each = (
             np.array([slot.start for slot in hash_slots], np.intp),
             np.array([slot.start for slot in number_slots], np.intp),

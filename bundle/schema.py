@@ -33,8 +33,15 @@ class _Strict(BaseModel):
 
 
 class _Feature(_Strict):
+    """What all features have.
+
+    `required` forbids the default: a request without the user's or context's value is refused, an
+    item without it gets no score. It is left out of a manifest where it is false.
+    """
+
     name: Name
     entity: Entity
+    required: Annotated[bool, Field(exclude_if=lambda required: not required)] = False
 
     @property
     def key(self) -> str:

@@ -8,12 +8,13 @@ A version appears by one rename of a complete, fsynced directory and never chang
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
 import stat
 import tempfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bundle.encoding import Encoder, Vocabularies
+from bundle.encoding import Encoder
 from bundle.errors import (
+    ArrayInvalid,
     DigestMismatch,
     FileMissing,
+    FileUnreadable,
     FileUnsafe,
     ManifestInvalid,
     VersionExists,
@@ -39,8 +42,12 @@ from bundle.manifest import (
     serialise,
 )
 from bundle.rows import Rows
+from bundle.vocabulary import Vocabularies
 
 _CHUNK_BYTES = 1 << 20
+_READABLE = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
+_DEFLATE_LIMIT = 1032
+"""No byte of a deflated file becomes more bytes than this."""
 
 
 @dataclass(frozen=True)
@@ -166,11 +173,31 @@ def load(path: Path) -> Bundle:
                 raise DigestMismatch(f"{name}: {found.bytes} bytes, expected {expected.bytes}")
             if found.sha256 != expected.sha256:
                 raise DigestMismatch(f"{name}: sha256 differs from the manifest's")
+    except PermissionError as error:
+        raise FileUnreadable(f"{error.filename}: {error.strerror}") from error
     except OSError as error:
         raise FileMissing(f"{path}: {error.strerror}: {error.filename}") from error
     owners = [owner.key for owner in manifest.features.vocabulary_owners()]
     vocabularies = _read_npz(path / VOCABULARIES_FILE, owners)
     return Bundle(path=path, manifest=manifest, vocabularies=vocabularies)
+
+
+def load_version(models: Path, model: str, version: int) -> Bundle:
+    """Open a published version and verify every file, and that it is the one of its directory.
+
+    Raises:
+        BundleError: as `load`; FileUnsafe: the directory is a link; ManifestInvalid: another's.
+    """
+    directory = models / model / str(version)
+    if directory.is_symlink():
+        raise FileUnsafe(f"{version}: must be a plain directory, not a link")
+    bundle = load(directory)
+    found = bundle.manifest
+    if (found.model, found.version) != (model, version):
+        raise ManifestInvalid(
+            f"manifest says {found.model} {found.version}, the directory {model} {version}"
+        )
+    return bundle
 
 
 def _plain_file(directory: Path, name: str) -> Path:
@@ -181,15 +208,34 @@ def _plain_file(directory: Path, name: str) -> Path:
         raise FileMissing(f"{name}: not in {directory}") from error
     if not stat.S_ISREG(mode):
         raise FileUnsafe(f"{name}: must be a plain file, not a link or a directory")
+    if not mode & _READABLE:  # root would read it all the same, a worker under another user not
+        raise FileUnreadable(f"{name}: nobody may read it: mode {stat.S_IMODE(mode):o}")
     return path
 
 
-def _read_npz(path: Path, names: Iterable[str]) -> dict[str, npt.NDArray[Any]]:
+def _read_npz(path: Path, names: Collection[str]) -> dict[str, npt.NDArray[Any]]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            for name in names:
+                _check_declared(archive.zip, f"{name}.npy", path)
             return {name: archive[name] for name in names}
     except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ManifestInvalid(f"{path.name}: {error}") from error
+
+
+def _check_declared(archive: zipfile.ZipFile, member: str, path: Path) -> None:
+    """Refuse an array that would need more memory than its file can hold values for."""
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        header = np.lib.format.read_array_header_1_0
+        if version != (1, 0):
+            header = np.lib.format.read_array_header_2_0
+        shape, _, dtype = header(file)
+    declared = math.prod(shape) * dtype.itemsize
+    if declared > min(archive.getinfo(member).file_size, _DEFLATE_LIMIT * path.stat().st_size):
+        raise ArrayInvalid(
+            f"{path.name}: {member} declares {declared:,} bytes, more than the file can hold"
+        )
 
 
 def _fsync(path: Path) -> None:

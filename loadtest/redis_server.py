@@ -40,8 +40,7 @@ def redis_with_features(models: Path, model: str, core: int, scratch: Path) -> I
         try:
             url = f"redis://127.0.0.1:{port}/0"
             _wait(url, process, log)
-            for entity in ("user", "item"):
-                _load(url, models, model, entity)
+            load_features(url, models, model)
             yield url
         finally:
             process.kill()
@@ -83,9 +82,17 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     raise ServiceFailed(f"Redis did not start; its log:\n{tail(log)}")
 
 
-def _load(url: str, models: Path, model: str, entity: str) -> None:
-    command = [sys.executable, "-m", "multirank", "features", "load", "--entity", entity]
-    command += ["--model", model, "--models", str(models), "--redis-url", url]
-    loaded = subprocess.run(command, capture_output=True, text=True, check=False)
-    if loaded.returncode != 0:
-        raise ServiceFailed(f"{entity} features were not loaded: {loaded.stderr}{loaded.stdout}")
+def load_features(url: str, models: Path, model: str) -> None:
+    """Load the sample's users and items with the command that operators use.
+
+    Raises:
+        ServiceFailed: it failed.
+    """
+    for entity in ("user", "item"):
+        command = [sys.executable, "-m", "multirank", "features", "load", "--entity", entity]
+        command += ["--model", model, "--models", str(models), "--redis-url", url]
+        loaded = subprocess.run(command, capture_output=True, text=True, check=False)
+        if loaded.returncode != 0:
+            raise ServiceFailed(
+                f"{entity} features were not loaded: {loaded.stderr}{loaded.stdout}"
+            )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from multirank import features, ranking, serving, training
+from multirank import deployment, features, importing, ranking, serving, training
+from multirank.fusion import commands as fusion
 
 app = typer.Typer(
     name="multirank",
@@ -14,9 +15,12 @@ app = typer.Typer(
     add_completion=False,
 )
 training.register(app)
+deployment.register(app)
 serving.register(app)
 ranking.register(app)
+importing.register(app)
 app.add_typer(features.app, name="features")
+app.add_typer(fusion.app, name="fusion")
 
 
 def main() -> None:

@@ -35,6 +35,7 @@ def ranked_answer(ranked: Ranked, columns: bool, form: BodyFormat = JSON) -> byt
         "name": ranked.fusion_name,
         "version": ranked.fusion_version,
         "weights": ranked.fusion_weights,
+        "rule": ranked.fusion_rule,
     }
     ids = [scored.item_ids[row] for row in order.tolist()]
     fused = ranked.fused[order]
@@ -93,7 +94,8 @@ def _degraded(degraded: Degradation) -> dict[str, Any] | None:
 
 
 def _task_columns(scored: Scored, order: np.ndarray[Any, Any]) -> dict[str, Any]:
-    return dict(zip(scored.tasks, map(numbers, scored.scores[order].T), strict=True))
+    columns = np.ascontiguousarray(scored.scores.take(order, axis=0).T)
+    return dict(zip(scored.tasks, numbers(columns), strict=True))
 
 
 def _task_rows(scored: Scored, order: np.ndarray[Any, Any]) -> list[dict[str, Any]]:

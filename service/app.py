@@ -22,12 +22,13 @@ from service.admin.routes import admin_router
 from service.answering import Endpoint
 from service.answers import ranked_answer, scored_answer
 from service.errors import FieldError, NotReady, ServiceError
-from service.lifecycle.registry import Model
+from service.lifecycle.report import model_report
 from service.openapi import document, problems
 from service.problems import on_error, problem
 from service.queries import new_request_id
 from service.settings import Settings
 from service.wiring import Service, build
+from service.worker import ALONE, Worker
 
 
 class Scorer(FastAPI):
@@ -41,14 +42,15 @@ class Scorer(FastAPI):
         await (endpoint or super().__call__)(scope, receive, send)
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, worker: Worker = ALONE) -> FastAPI:
     """The ASGI application."""
-    service = build(settings)
+    service = build(settings, worker)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         service.start()
-        yield
+        async with service.beside_others():
+            yield
         await service.stop()
 
     app = Scorer(
@@ -77,7 +79,9 @@ def create_app(settings: Settings) -> FastAPI:
 def _add_operations(app: FastAPI, service: Service) -> None:
     @app.get("/models", response_model=schemas.ModelsResponse)
     async def models() -> Response:
-        return _json({"models": [_model_status(model) for model in service.registry.models]})
+        board = service.board
+        told = board.reports(), board.workers
+        return _json({"models": [model_report(each, *told) for each in service.registry.models]})
 
     @app.get("/healthz")
     async def healthz() -> Response:
@@ -88,7 +92,7 @@ def _add_operations(app: FastAPI, service: Service) -> None:
         return await _readiness(service)
 
     @app.get("/metrics", response_class=PlainTextResponse)
-    async def metrics() -> Response:
+    def metrics() -> Response:  # on a thread: to add up workers takes milliseconds
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
 
@@ -97,39 +101,20 @@ async def _readiness(service: Service) -> Response:
     wrong = [FieldError(f"models.{name}", "no version is ready") for name in waiting]
     if not service.registry.models:
         wrong.append(FieldError("models", f"none in {service.settings.models_dir}"))
+    others = service.worker.others_not_ready()
+    wrong += [FieldError(f"workers.{index}", "not ready") for index in others]
     store = service.features.store
     try:
         await store.ping()
         store_state = "ok"
     except ServiceError as error:
         store_state = error.detail
-        if service.settings.feature_failure == "error":
+        if "error" in service.settings.feature_failures.values():
             wrong.append(FieldError("feature_store", error.detail))
     if wrong:
         not_ready = NotReady("; ".join(f"{each.loc}: {each.msg}" for each in wrong))
         return problem(not_ready, new_request_id(), wrong)
     return _json({"status": "ready", "feature_store": {"name": store.name, "state": store_state}})
-
-
-def _model_status(model: Model) -> dict[str, Any]:
-    live = model.live.manifest.version if model.live else None
-    held = {version: loaded.leases for version, loaded in model.loaded.items()}
-    return {
-        "name": model.name,
-        "versions": [
-            {
-                "version": status.version,
-                "state": status.state,
-                "reason": status.reason,
-                "labels": ["stable"] if status.version == live else [],
-                "traffic": 1.0 if status.version == live else 0.0,
-                "leases": held.get(status.version, 0),
-            }
-            for status in sorted(model.statuses.values(), key=lambda each: -each.version)
-        ],
-        "tasks": list(model.live.manifest.task_names) if model.live else [],
-        "fusions": {n: f.version for n, f in model.live.fusions.items()} if model.live else {},
-    }
 
 
 def _json(content: dict[str, Any]) -> Response:

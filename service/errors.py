@@ -2,6 +2,7 @@
 
     ServiceError                  status  code
       InvalidRequest              422     invalid_request
+        MissingFeature            422     missing_feature
       UnknownModel                404     unknown_model
       TooManyCandidates           413     too_many_candidates
       BodyTooLarge                413     body_too_large
@@ -63,6 +64,13 @@ class InvalidRequest(ServiceError):
     def at(cls, loc: str, msg: str) -> InvalidRequest:
         """A request with one wrong field."""
         return cls([FieldError(loc, msg)])
+
+
+class MissingFeature(InvalidRequest):
+    """A required feature has no value, neither in the request nor in the store."""
+
+    code = "missing_feature"
+    title = "Missing feature"
 
 
 class UnknownModel(ServiceError):

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bundle.encoding import Encoded, Encoder
+from bundle.encoding import Encoder
 from bundle.errors import ValueRejected
 from bundle.rows import RowLayout, Rows
 from bundle.schema import Entity
-from service.errors import InvalidRequest
+from service.errors import FeatureStoreUnavailable, FieldError, InvalidRequest, MissingFeature
+from service.features.cache import Outcome
 from service.features.source import Fetched
-from service.values import Candidates, Degradation, Query, RowCounts
+from service.values import Candidates, Degradation, Query, RowCounts, UserSide
 
 
 class Inputs:
@@ -37,13 +38,18 @@ class Inputs:
             ),
         }
         self._rows: dict[Entity, Rows] = {}
+        self._asked_user = query.user_key is not None
+        self.unscorable: npt.NDArray[np.bool_] | None = None
+        """bool [N], items without a required feature, if there are any: they get no score."""
         self._content = np.zeros(0, np.uint64)
 
-    def complete(self, fetched: Fetched, asked_user: bool) -> Degradation:
-        """Lay the inline values over the stored rows; say which values are defaults.
+    def complete(self, fetched: Fetched) -> Degradation:
+        """Lay the inline values over the stored rows; say which values are defaults or old.
 
-        Args:
-            asked_user: whether the user's row was asked for.
+        Raises:
+            MissingFeature: a required feature of the user or context has no value, or one of
+                every item.
+            FeatureStoreUnavailable: the same, because the store could not be read.
         """
         layouts = self._encoder.layouts
         context = self._inline["context"]
@@ -67,7 +73,7 @@ class Inputs:
             "user": fetched.users.found,
             "item": fetched.items.found,
         }
-        if not asked_user:
+        if not self._asked_user:
             del found["user"]
         degraded = Degradation(reasons=fetched.reasons)
         for entity, complete in whole.items():
@@ -77,13 +83,53 @@ class Inputs:
                     missing=int((~in_store & ~complete).sum()), defaulted=int((~complete).sum())
                 )
                 degraded.reasons.append(f"{entity}_defaulted")
+                if layouts[entity].required:
+                    self._require(entity, ~complete, fetched, degraded)
+        for entity, stale in fetched.stale.items():
+            degraded.features.setdefault(entity, RowCounts()).stale = stale
         return degraded
 
-    def encode(self) -> tuple[Encoded, Candidates]:
-        """The user side, encoded, and the N items, which are encoded only if they must be."""
+    def _require(
+        self,
+        entity: Entity,
+        incomplete: npt.NDArray[np.bool_],
+        fetched: Fetched,
+        degraded: Degradation,
+    ) -> None:
+        """See to rows that lack a required feature."""
+        layout = self._encoder.layouts[entity]
+        is_required = np.array([name in layout.required for name in layout.slots], bool)
+        lacking = layout.missing(self._rows[entity]) & is_required
+        without = lacking.any(axis=1)
+        if entity == "item" and not without.all():
+            if without.any():
+                self.unscorable = without
+                degraded.reasons.append("item_required_missing")
+            return
+        if not without.any():
+            return
+        row = int(np.argmax(without))
+        names = [name for name, gone in zip(layout.slots, lacking[row], strict=True) if gone]
+        about = "of every candidate " if entity == "item" else ""
+        rows = {"user": fetched.users if self._asked_user else None, "item": fetched.items}
+        stored = rows.get(entity)
+        if stored is not None and stored.outcome[row] == Outcome.UNREAD:
+            raise FeatureStoreUnavailable(
+                f"{fetched.failure}: {entity}.{names[0]} {about}is required and could not be "
+                "read; ask again, or send it"
+            )
+        loc = {"user": "user.features", "item": "candidates.features"}.get(entity, entity)
+        raise MissingFeature(
+            [
+                FieldError(f"{loc}.{name}", f"{about}required; neither sent nor in the store")
+                for name in names
+            ]
+        )
+
+    def sides(self) -> tuple[UserSide, Candidates]:
+        """The user side and the N items, to be encoded in the run: items only if they must be."""
         rows = self._rows
-        users = self._encoder.user(rows["user"], rows["context"])
-        return users, Candidates(rows["item"], self._content)
+        return UserSide(rows["user"], rows["context"]), Candidates(rows["item"], self._content)
 
     def fusion_features(self, keys: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
         """Raw numbers for a formula: item features [N], user and context features [1]."""

@@ -1,8 +1,18 @@
-"""Every metric of the service, in one place, on a registry of its own."""
+"""Every metric of the service, in one place, on a registry of its own.
+
+Several workers count in files of their own, in the directory that they share; whichever is asked
+for `/metrics` adds up those of all. A gauge then is a sum over the workers that live.
+"""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+import os
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from service.worker import ALONE, Worker
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 _ROWS = (1, 10, 20, 50, 100, 200, 300, 500, 750, 1000, 2000, 5000)
@@ -11,14 +21,27 @@ _ROWS = (1, 10, 20, 50, 100, 200, 300, 500, 750, 1000, 2000, 5000)
 class Metrics:
     """Counters, gauges and histograms; the rooms count, `/metrics` prints."""
 
-    def __init__(self) -> None:
+    def __init__(self, worker: Worker = ALONE) -> None:
         self.registry = CollectorRegistry()
+        self._shared = worker.run_dir
+        if self._shared is not None:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(self._shared)
+            # files by index, not by process: a worker that replaces another counts on in its file
+            values.ValueClass = values.MultiProcessValue(lambda: worker.index)  # type: ignore[no-untyped-call]
 
         def counter(name: str, about: str, *labels: str) -> Counter:
             return Counter(f"multirank_{name}", about, labels, registry=self.registry)
 
-        def gauge(name: str, about: str, *labels: str) -> Gauge:
-            return Gauge(f"multirank_{name}", about, labels, registry=self.registry)
+        def gauge(
+            name: str, about: str, *labels: str, mode: Literal["livesum", "livemin"] = "livesum"
+        ) -> Gauge:
+            return Gauge(
+                f"multirank_{name}",
+                about,
+                labels,
+                registry=self.registry,
+                multiprocess_mode=mode,
+            )
 
         def histogram(name: str, about: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
             return Histogram(
@@ -37,7 +60,12 @@ class Metrics:
         self.feature_rows = counter(
             "feature_rows", "Feature rows by what became of them", "entity", "outcome"
         )
-        self.feature_failures = counter("feature_failures", "Failed store reads", "reason")
+        self.feature_failures = counter(
+            "feature_failures", "Requests whose rows could not all be read", "reason"
+        )
+        self.feature_circuit = gauge(
+            "feature_circuit", "1 for the state of the circuit to the feature store", "state"
+        )
         self.degraded_answers = counter("degraded_answers", "Degraded answers", "reason")
 
         self.item_cache = counter(
@@ -63,14 +91,44 @@ class Metrics:
         )
 
         self.version_state = gauge(
-            "version_state", "1 for the state a version is in", "model", "version", "state"
+            "version_state",
+            "Workers with a version in that state",
+            "model",
+            "version",
+            "state",
         )
         self.versions_refused = counter(
             "versions_refused", "Versions not let in", "model", "reason"
+        )
+        self.fusions_refused = counter(
+            "fusions_refused", "Fusion files and rules not let in", "model", "fusion"
+        )
+        self.fusion_changes = counter(
+            "fusion_changes", "Times another formula went live", "model", "fusion"
+        )
+        self.deployment_generation = gauge(
+            "deployment_generation",
+            "Generation of the deployment file that every worker follows",
+            "model",
+            mode="livemin",
+        )
+        self.deployments_refused = counter(
+            "deployments_refused", "Deployment files that could not be read", "model"
         )
         self.swaps = counter("swaps", "Times another version went live", "model")
         self.leases = gauge("leases", "Requests holding a version", "model", "version")
 
     def text(self) -> bytes:
-        """The Prometheus exposition format."""
-        return generate_latest(self.registry)
+        """The Prometheus exposition format, of all workers together."""
+        if self._shared is None:
+            return generate_latest(self.registry)
+        every_worker = CollectorRegistry()
+        MultiProcessCollector(every_worker, str(self._shared))  # type: ignore[no-untyped-call]
+        return generate_latest(every_worker)
+
+    def forget(self, gauge: Gauge, *labels: object) -> None:
+        """Drop a label set that is no more; beside other workers it stays, as a zero."""
+        if self._shared is None:
+            gauge.remove(*labels)
+        else:
+            gauge.labels(*labels).set(0)

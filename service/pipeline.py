@@ -5,23 +5,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
+from bundle.manifest import Manifest
 from service.errors import InvalidRequest
 from service.features.source import FeatureSource
 from service.fusion.compile import CompiledFusion, compile_fusion, ranking
 from service.fusion.errors import FusionError
 from service.fusion.explain import contributions, ranks_without
 from service.fusion.formula import adhoc_fusion
+from service.fusion.rules import DEFAULT
 from service.inputs import Inputs
 from service.lifecycle.registry import Registry
 from service.lifecycle.version import LoadedVersion
 from service.metrics import Metrics
 from service.values import (
     Explanation,
-    FusionChoice,
     Query,
     Ranked,
     Scored,
@@ -52,19 +54,21 @@ class Pipeline:
 
     async def score(self, query: Query) -> Scored:
         """Score all candidates on all tasks, in the order of the query."""
-        with self._registry.lease(query.model, query.version) as version:
-            inputs = Inputs(query, version.encoder)
+        with self._registry.lease(query.model, query.version, query.user_key) as version:
+            inputs = _inputs(query, version)
             return await self._score(query, version, inputs)
 
     async def rank(self, query: Query) -> Ranked:
         """Score, fuse and sort. The answer comes from one version and one formula."""
-        with self._registry.lease(query.model, query.version) as version:
-            fusion, weights = self._choose_fusion(query.fusion, version)
-            inputs = Inputs(query, version.encoder)
+        with self._registry.lease(query.model, query.version, query.user_key) as version:
+            fusion, weights, rule = self._choose_fusion(query, version)
+            inputs = _inputs(query, version)
             scored = await self._score(query, version, inputs)
             started = time.monotonic()
             features = inputs.fusion_features(fusion.features_used)
             fused = fusion.evaluate(scored.scores, weights, features)
+            if inputs.unscorable is not None:  # also where the formula would not mind
+                fused = np.where(inputs.unscorable, np.nan, fused)
             order, non_finite = ranking(fused)
             if non_finite:
                 self._metrics.non_finite.labels(scored.model).inc(non_finite)
@@ -83,6 +87,7 @@ class Pipeline:
             fusion_name=fusion.name,
             fusion_version=fusion.version,
             fusion_weights=weights,
+            fusion_rule=rule,
             order=order[: query.top_k],
             fused=fused,
             explanation=explanation,
@@ -98,9 +103,12 @@ class Pipeline:
             query.deadline - started,
         )
         fetched_at = time.monotonic()
-        degraded = inputs.complete(fetched, query.user_key is not None)
-        users, items = inputs.encode()
+        degraded = inputs.complete(fetched)
+        users, items = inputs.sides()
         answer = await version.batcher.score(users, items, query.deadline)
+        scores = answer.scores
+        if inputs.unscorable is not None:
+            scores = np.where(inputs.unscorable[:, None], np.float32(np.nan), scores)
         ended = time.monotonic()
         self._metrics.candidates.observe(len(query.item_ids))
         self._seconds["features"].observe(fetched_at - started)
@@ -112,7 +120,7 @@ class Pipeline:
             version=version.manifest.version,
             tasks=version.manifest.task_names,
             item_ids=query.item_ids,
-            scores=answer.scores,
+            scores=scores,
             degraded=degraded,
             timing=Timing(
                 features_ms=(fetched_at - started) * 1000,
@@ -123,30 +131,40 @@ class Pipeline:
         )
 
     def _choose_fusion(
-        self, choice: FusionChoice, version: LoadedVersion
-    ) -> tuple[CompiledFusion, Mapping[str, float]]:
+        self, query: Query, version: LoadedVersion
+    ) -> tuple[CompiledFusion, Mapping[str, float], str | None]:
+        choice, formulas, rule = query.fusion, version.formulas, None
+        if choice.formula is not None:
+            fusion = self._own_fusion(choice.formula, version.manifest)
+        else:
+            name = choice.name or DEFAULT
+            if choice.name is None and formulas.rules is not None:
+                try:
+                    name, rule = formulas.rules.choose(query.user_key, query.context)
+                except FusionError as error:
+                    raise InvalidRequest.at("context", str(error)) from error
+            if name not in formulas.fusions:
+                known = ", ".join(sorted(formulas.fusions)) or "none; publish one, or use /score"
+                raise InvalidRequest.at("fusion", f"no fusion {name!r}; known: {known}")
+            fusion = formulas.fusions[name]
         try:
-            if choice.formula is None:
-                fusion = version.fusions.get(choice.name)
-                if fusion is None:
-                    known = ", ".join(sorted(version.fusions)) or "none; publish one, or use /score"
-                    raise InvalidRequest.at("fusion", f"no fusion {choice.name!r}; known: {known}")
-            elif not self._allow_formula:
-                raise InvalidRequest.at(
-                    "fusion.formula",
-                    "formulas in requests are not allowed here; the operator can set "
-                    "MULTIRANK_ALLOW_REQUEST_FORMULA",
-                )
-            else:
-                kinds = version.manifest.features.kinds()
-                tasks = version.manifest.task_names
-                fusion = compile_fusion(adhoc_fusion(choice.formula), tasks, kinds)
-        except FusionError as error:
-            raise InvalidRequest.at("fusion.formula", str(error)) from error
-        try:
-            return fusion, fusion.bind_weights(choice.weights)
+            return fusion, fusion.bind_weights(choice.weights), rule
         except FusionError as error:
             raise InvalidRequest.at("fusion.weights", str(error)) from error
+
+    def _own_fusion(self, formula: str, manifest: Manifest) -> CompiledFusion:
+        if not self._allow_formula:
+            raise InvalidRequest.at(
+                "fusion.formula",
+                "formulas in requests are not allowed here; the operator can set "
+                "MULTIRANK_ALLOW_REQUEST_FORMULA",
+            )
+        try:
+            return compile_fusion(
+                adhoc_fusion(formula), manifest.task_names, manifest.features.kinds()
+            )
+        except FusionError as error:
+            raise InvalidRequest.at("fusion.formula", str(error)) from error
 
     def _explain(
         self,
@@ -172,3 +190,11 @@ class Pipeline:
             context_sources={k: v[0] for k, v in inputs.sources("context", store).items()},
             item_sources=inputs.sources("item", store),
         )
+
+
+def _inputs(query: Query, version: LoadedVersion) -> Inputs:
+    rules = version.formulas.rules
+    if rules is not None and rules.extra:
+        context = {name: v for name, v in query.context.items() if name not in rules.extra}
+        query = replace(query, context=context)
+    return Inputs(query, version.encoder)

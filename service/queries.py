@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import ValidationError
 
 from service import schemas
 from service.bodies import BodyFormat
 from service.errors import FieldError, InvalidRequest, TooManyCandidates
-from service.values import FusionChoice, Id, Query
+from service.values import FusionChoice, Id, Keys, Query
 
 _UNION_TAGS = {"#rows", "#columns", "#name", "#object"}
 _ID_TAGS = {"constrained-str", "constrained-int"}
@@ -65,18 +67,13 @@ def parse_query(
         InvalidRequest: not of the schema; names every field that is wrong.
         TooManyCandidates: more than `max_candidates`.
     """
-    request, ids = _parse(content)
+    request, ids, kinds = _parse(content)
     features = _item_features(request.candidates)
     if len(ids) > max_candidates:
         raise TooManyCandidates(
             f"candidates: {len(ids)} candidates, at most {max_candidates} are allowed"
         )
-    keys = list(map(str, ids))
-    if len(set(keys)) < len(keys):
-        twice = [key for key, count in Counter(keys).items() if count > 1]
-        raise InvalidRequest.at(
-            "candidates.ids", f"duplicate ids: {', '.join(twice[:5])}; send each candidate once"
-        )
+    keys = _distinct_keys(ids, kinds)
     for name, column in features.items():
         if len(column) != len(ids):
             raise InvalidRequest.at(
@@ -104,25 +101,53 @@ def parse_query(
     return query, request.format == "columns"
 
 
-def _parse(content: Any) -> tuple[schemas.RankRequest, Sequence[Id]]:
-    """Check the schema.
+def _parse(content: Any) -> tuple[schemas.RankRequest, Sequence[Id], set[type]]:
+    """Check the schema; the request, its ids, and of which types they are.
 
     A column of ids is taken out before and checked here: the schema's own check of each id in
     turn is most of the time that parsing takes.
     """
     candidates = content.get("candidates") if isinstance(content, dict) else None
-    ids: Sequence[Id] | None = None
+    column: Sequence[Id] = []
+    kinds: set[type] = set()
     if isinstance(candidates, dict) and isinstance(candidates.get("ids"), list):
-        ids = candidates["ids"]
-        if ids and set(map(type, ids)) <= {str, int} and _lengths_fit(ids):
-            candidates["ids"] = ids[:1]
+        column = candidates["ids"]
+        kinds = set(map(type, column))
+        if kinds == {int} or (kinds and kinds <= {int, str} and _lengths_fit(column)):
+            candidates["ids"] = column[:1]
     try:
         request = schemas.RankRequest.model_validate(content)
     except ValidationError as error:
         raise InvalidRequest(_field_errors(error)) from error
     if isinstance(request.candidates, schemas.CandidateColumns):
-        return request, ids or request.candidates.ids
-    return request, [row.id for row in request.candidates]
+        return request, column, kinds
+    ids = [row.id for row in request.candidates]
+    return request, ids, set(map(type, ids))
+
+
+def _distinct_keys(ids: Sequence[Id], kinds: set[type]) -> Keys:
+    numbers, texts = _whole_numbers(ids, kinds), list[str]()
+    if numbers is None:
+        texts = list(map(str, ids))
+        distinct = len(set(texts)) == len(texts)
+    else:
+        ordered = np.sort(numbers)
+        distinct = not (ordered[1:] == ordered[:-1]).any()
+    if not distinct:
+        twice = [key for key, count in Counter(map(str, ids)).items() if count > 1]
+        raise InvalidRequest.at(
+            "candidates.ids", f"duplicate ids: {', '.join(twice[:5])}; send each candidate once"
+        )
+    return texts if numbers is None else numbers
+
+
+def _whole_numbers(ids: Sequence[Id], kinds: set[type]) -> npt.NDArray[np.int64] | None:
+    if kinds != {int}:
+        return None
+    try:
+        return np.array(ids, np.int64)
+    except OverflowError:
+        return None
 
 
 def _lengths_fit(ids: Sequence[Id]) -> bool:
@@ -139,7 +164,9 @@ def _item_features(
     return {name: [row.features.get(name) for row in candidates] for name in names}
 
 
-def _fusion_choice(fusion: str | schemas.Fusion) -> FusionChoice:
+def _fusion_choice(fusion: str | schemas.Fusion | None) -> FusionChoice:
+    if fusion is None:
+        return FusionChoice()
     if isinstance(fusion, str):
         return FusionChoice(fusion)
     return FusionChoice(fusion.name or "default", fusion.weights, fusion.formula)

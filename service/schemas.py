@@ -100,7 +100,7 @@ class RankRequest(_Wire):
     user: User
     context: dict[str, Any] = {}
     candidates: Candidates
-    fusion: FusionChoice = "default"
+    fusion: FusionChoice | None = None
     top_k: Annotated[int, Field(ge=1, lt=_INT64)] | None = None
     timeout_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     format: Literal["rows", "columns"] = "rows"
@@ -115,11 +115,12 @@ class ModelVersion(BaseModel):
 
 
 class FusionUsed(BaseModel):
-    """The formula that every fused score of an answer comes from."""
+    """The formula that every fused score of an answer comes from, and the rule that chose it."""
 
     name: str
     version: str
     weights: dict[str, float]
+    rule: str | None
 
 
 class RowCounts(BaseModel):
@@ -221,20 +222,56 @@ class VersionStatus(BaseModel):
     """A version's state; `reason` says why it was refused."""
 
     version: int
-    state: Literal["found", "loading", "ready", "draining", "closed", "refused"]
+    state: Literal[
+        "found", "verifying", "loading", "warming", "ready", "draining", "closed", "refused"
+    ]
     reason: str | None
     labels: list[str]
     traffic: float
     leases: int
+    memory_bytes: int
+
+
+class DeploymentRoles(BaseModel):
+    """What the deployment file says; generation 0: there is none, the newest version is stable."""
+
+    generation: int
+    stable: int | Literal["newest"]
+    canary: dict[str, float] | None
+    shadow: dict[str, float] | None
+    pinned: list[int]
+
+
+class WorkerStatus(BaseModel):
+    """What one worker process serves; `stale`: it has not said so for a while."""
+
+    worker: int
+    pid: int
+    stale: bool
+    generation: int | None
+    stable: int | None
+    canary: int | None
+    shadow: int | None
+    settled: bool
 
 
 class ModelStatus(BaseModel):
-    """A model with its versions, newest first, and what the live one can be asked for."""
+    """A model with its versions, newest first, and what the live one can be asked for.
+
+    `fusions_refused` says why what is live under a name is not what its file says.
+    `problem` says what is wrong with the deployment file; `converged`, that every worker serves
+    what it says.
+    """
 
     name: str
+    deployment: DeploymentRoles | None
+    problem: str | None
+    converged: bool
+    workers: list[WorkerStatus]
     versions: list[VersionStatus]
     tasks: list[str]
     fusions: dict[str, str]
+    fusions_refused: dict[str, str]
 
 
 class ModelsResponse(BaseModel):

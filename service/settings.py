@@ -6,16 +6,33 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast, get_args
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "MULTIRANK_"
+OnFailure = Literal["defaults", "error"]
 
 
 class SettingsInvalid(Exception):
     """A variable has a wrong value or a wrong name; the message names it."""
+
+
+def _checked_failures(text: str) -> str:
+    _failures(text)
+    return text
+
+
+def _failures(text: str) -> dict[str, OnFailure]:
+    """`defaults,user=error` -> {"": "defaults", "user": "error"}."""
+    found: dict[str, OnFailure] = {"": "defaults"}
+    for part in text.split(","):
+        name, _, policy = part.strip().rpartition("=")
+        if policy not in get_args(OnFailure):
+            raise ValueError(f"{part.strip()!r}: expected defaults, error, or NAME=one of these")
+        found[name] = cast("OnFailure", policy)
+    return found
 
 
 class Settings(BaseSettings):
@@ -26,6 +43,9 @@ class Settings(BaseSettings):
     models_dir: Path = Field(Path("models"), description="Directory of published models")
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="Port; 0 picks one")
+    workers: Annotated[int, Field(ge=0)] = Field(
+        1, description="Processes that share the port; 0: one for each usable core"
+    )
     redis_url: str | None = Field(
         None, description="Feature store, e.g. redis://host:6379/0; unset: the embedded store"
     )
@@ -44,8 +64,13 @@ class Settings(BaseSettings):
     feature_ttl_s: Annotated[float, Field(gt=0)] = Field(
         60.0, description="Longest a feature row is believed in process, seconds"
     )
-    feature_failure: Literal["defaults", "error"] = Field(
-        "defaults", description="When the store fails: answer with defaults (degraded), or 503"
+    feature_stale_s: Annotated[float, Field(ge=0)] = Field(
+        300.0, description="While the store fails, rows serve this long after they were read, s"
+    )
+    feature_failure: Annotated[str, AfterValidator(_checked_failures)] = Field(
+        "defaults",
+        description="Without row and store: `defaults` (degraded) or `error` (503); also by "
+        "feature set or entity: `defaults,user=error,films/item=error`",
     )
     timeout_ms: Annotated[float, Field(gt=0)] = Field(
         500.0, description="A request's deadline, milliseconds; requests may shorten it"
@@ -65,8 +90,13 @@ class Settings(BaseSettings):
     item_cache_bytes: Annotated[int, Field(ge=0)] = Field(
         256 << 20, description="Item tensors kept by each loaded version, bytes; 0 keeps none"
     )
-    threads: Annotated[int, Field(ge=1)] = Field(
-        1, description="onnxruntime threads inside one run"
+    memory_budget_bytes: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="Estimated bytes of all loaded versions; one more is refused. Unset: no limit",
+    )
+    threads: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="onnxruntime threads inside one run; unset: the usable cores over the workers",
     )
     poll_interval_ms: Annotated[float, Field(gt=0)] = Field(
         500.0, description="How often the models directory is looked at, milliseconds"
@@ -80,6 +110,11 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log lines that are written"
     )
+
+    @property
+    def feature_failures(self) -> dict[str, OnFailure]:
+        """`feature_failure` by feature set and entity; "" is for all others."""
+        return _failures(self.feature_failure)
 
 
 def load_settings(given: Mapping[str, object] | None = None) -> Settings:

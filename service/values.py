@@ -13,11 +13,38 @@ from bundle.rows import Rows
 from bundle.schema import Entity
 
 Id = str | int
+Keys = npt.NDArray[np.int64] | list[str]
+"""Ids as a feature store knows them: texts, or the numbers themselves where all are whole."""
 Scores = npt.NDArray[np.float32]
 """Task scores, float32 [rows, tasks]."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
+class UserSide:
+    """The user side of requests, before encoding.
+
+    Attributes:
+        users, contexts: [U] packed rows that belong together.
+    """
+
+    users: Rows
+    contexts: Rows
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @staticmethod
+    def concatenate(parts: list[UserSide]) -> UserSide:
+        """All rows of `parts`, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        return UserSide(
+            np.concatenate([part.users for part in parts]),
+            np.concatenate([part.contexts for part in parts]),
+        )
+
+
+@dataclass(slots=True)
 class Candidates:
     """The item side of a request, before encoding.
 
@@ -36,27 +63,20 @@ class Candidates:
         """The selected rows; `rows` is an index array or a slice."""
         return Candidates(self.rows[rows], self.content[rows])
 
-    @staticmethod
-    def concatenate(parts: list[Candidates]) -> Candidates:
-        """All rows of `parts`, one after the other."""
-        if len(parts) == 1:
-            return parts[0]
-        return Candidates(
-            np.concatenate([part.rows for part in parts]),
-            np.concatenate([part.content for part in parts]),
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class FusionChoice:
-    """Which formula a request wants: by name with weights overridden, or a formula of its own."""
+    """Which formula a request wants: by name with weights overridden, or a formula of its own.
 
-    name: str = "default"
+    Without a name the rules choose, or it is `default`.
+    """
+
+    name: str | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
     formula: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Query:
     """A parsed request.
 
@@ -73,7 +93,7 @@ class Query:
     user_features: Mapping[str, Any]
     context: Mapping[str, Any]
     item_ids: Sequence[Id]
-    item_keys: Sequence[str]
+    item_keys: Keys
     item_features: Mapping[str, Sequence[Any]]
     fusion: FusionChoice
     top_k: int | None
@@ -160,6 +180,7 @@ class Ranked:
     """A ranking of a request's candidates.
 
     Attributes:
+        fusion_rule: the rule that chose the fusion, if one did.
         order: int [K], positions in the request, best first.
         fused: float64 [N], in the order of the request.
     """
@@ -168,6 +189,7 @@ class Ranked:
     fusion_name: str
     fusion_version: str
     fusion_weights: Mapping[str, float]
+    fusion_rule: str | None
     order: npt.NDArray[np.intp]
     fused: npt.NDArray[np.float64]
     explanation: Explanation | None

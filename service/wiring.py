@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from bundle.encoding import Encoder
 from bundle.schema import Entity
 from bundle.store import Bundle
+from service.cores import usable_cores
 from service.features.embedded import EmbeddedStore, load_embedded
 from service.features.redis import RedisStore
-from service.features.source import FeatureSource, FeatureStore
+from service.features.source import FeatureSource
+from service.features.store import FeatureStore
+from service.lifecycle.board import Board
+from service.lifecycle.follower import Follower
 from service.lifecycle.gate import Gate
 from service.lifecycle.registry import Registry
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.settings import Settings
+from service.worker import Worker
+
+_ANNOUNCE_EVERY_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -25,8 +34,11 @@ class Service:
     """The wired rooms of one process."""
 
     settings: Settings
+    worker: Worker
     metrics: Metrics
     registry: Registry
+    follower: Follower
+    board: Board
     features: FeatureSource
     pipeline: Pipeline
     executor: ThreadPoolExecutor
@@ -34,26 +46,46 @@ class Service:
     def start(self) -> None:
         """Begin to follow the feature store and the models directory."""
         self.features.start()
-        self.registry.start()
+        self.follower.start()
+
+    @asynccontextmanager
+    async def beside_others(self) -> AsyncIterator[None]:
+        """Keep the other workers informed for the length of the block."""
+        if self.worker.replaces:
+            await self.follower.looked.wait()  # the port opens afterwards
+        announcing = asyncio.create_task(self._announce())
+        try:
+            yield
+        finally:
+            announcing.cancel()
+            with suppress(asyncio.CancelledError):
+                await announcing
+
+    async def _announce(self) -> None:
+        await self.follower.looked.wait()
+        while self.worker.run_dir is not None:
+            self.worker.announce(self.registry.ready)
+            await asyncio.sleep(_ANNOUNCE_EVERY_S)
 
     async def stop(self) -> None:
         """Close from the roof down."""
-        await self.registry.stop()
+        await self.follower.stop()
         await self.features.close()
         self.executor.shutdown(wait=True)
 
 
-def build(settings: Settings) -> Service:
+def build(settings: Settings, worker: Worker) -> Service:
     """Wire the rooms; nothing runs yet."""
-    metrics = Metrics()
+    metrics = Metrics(worker)
     executor = ThreadPoolExecutor(1, thread_name_prefix="infer")
     store, load_rows = _feature_store(settings)
     features = FeatureSource(
         store,
         settings.feature_timeout_ms / 1000,
-        settings.feature_failure,
+        settings.feature_failures,
         settings.feature_cache_bytes,
         settings.feature_ttl_s,
+        settings.feature_stale_s,
         metrics,
     )
 
@@ -64,15 +96,27 @@ def build(settings: Settings) -> Service:
     gate = Gate(
         load_features=load_features,
         executor=executor,
-        threads=settings.threads,
+        threads=settings.threads or max(1, usable_cores() // worker.count),
         row_budget=settings.row_budget,
         queue_rows=settings.queue_rows,
         item_cache_bytes=settings.item_cache_bytes,
         metrics=metrics,
     )
-    registry = Registry(settings.models_dir, gate, settings.poll_interval_ms / 1000, metrics)
+    board = Board(worker, settings.poll_interval_ms / 1000)
+    registry = Registry(metrics, lambda closed: follower.release(closed))
+    follower = Follower(
+        settings.models_dir,
+        registry,
+        gate,
+        settings.poll_interval_ms / 1000,
+        settings.memory_budget_bytes,
+        metrics,
+        board,
+    )
     pipeline = Pipeline(registry, features, settings.allow_request_formula, metrics)
-    return Service(settings, metrics, registry, features, pipeline, executor)
+    return Service(
+        settings, worker, metrics, registry, follower, board, features, pipeline, executor
+    )
 
 
 def _feature_store(

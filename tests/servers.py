@@ -47,13 +47,30 @@ def eventually(condition: Callable[[], T], timeout_s: float = WAIT_S) -> T:
         time.sleep(0.02)
 
 
-class Redis:
-    """A Redis without persistence, on a port of its own; can be stopped and started again."""
+def _low_port() -> int:
+    """A free port; a node of a Cluster takes the one 10,000 above as well."""
+    return next(port for port in iter(free_port, 0) if port < 55_536)
 
-    def __init__(self, directory: Path) -> None:
+
+class Redis:
+    """A Redis without persistence, on a port of its own; can be stopped and started again.
+
+    Args:
+        options: further ones of redis-server's command line.
+        executable: another one than loadtest's.
+    """
+
+    def __init__(self, directory: Path, *options: str, executable: str | None = None) -> None:
         self._directory = directory
-        self._port = free_port()
+        self._options = options
+        self._executable = executable or redis_executable()
+        self._port = _low_port()
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        return f"127.0.0.1:{self._port}"
 
     @property
     def url(self) -> str:
@@ -67,13 +84,14 @@ class Redis:
     def start(self) -> Self:
         """Start and wait until it answers; on another port should this one be gone meanwhile."""
         for _ in range(5):
-            command = [redis_executable(), "--port", str(self._port), "--bind", "127.0.0.1"]
+            command = [self._executable, "--port", str(self._port), "--bind", "127.0.0.1"]
             command += ["--dir", str(self._directory), "--save", "", "--appendonly", "no"]
+            command += self._options
             with (self._directory / "redis.log").open("ab") as log:
                 self._process = subprocess.Popen(command, stdout=log, stderr=log)
             if eventually(self._state) == "answers":
                 return self
-            self._port = free_port()
+            self._port = _low_port()
         raise AssertionError((self._directory / "redis.log").read_text())
 
     def _state(self) -> str:
@@ -130,6 +148,14 @@ def environment(**settings: object) -> dict[str, str]:
     return {"PYTHONWARNINGS": "default", **kept, **given}
 
 
+def multirank(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run a `multirank` command to its end."""
+    command = [sys.executable, "-m", "multirank", *map(str, arguments)]
+    return subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=WAIT_S, check=False
+    )
+
+
 class Service:
     """`multirank serve` as a process of its own, on a free port.
 
@@ -155,7 +181,7 @@ class Service:
                 cwd=directory,
             )
         self._expected: list[re.Pattern[str]] = []
-        self._asked_to_end = False
+        self._asked_to_end = self._killed = False
         try:
             self.url = eventually(self._find_url)
         except AssertionError:
@@ -227,6 +253,10 @@ class Service:
             self._asked_to_end = True
             self.process.terminate()
 
+    def killed(self) -> None:
+        """The test has killed it: how it ended is not looked at."""
+        self._killed = True
+
     def stop(self) -> None:
         """End it as an operator would, and check that it went well, from the first line on."""
         self.http.close()
@@ -236,6 +266,8 @@ class Service:
         finally:
             self.process.kill()
             self.process.wait()
+        if self._killed:
+            return
         assert self.process.returncode == 0, self.log()
         unexpected = [
             line

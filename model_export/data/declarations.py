@@ -18,6 +18,7 @@ class _Declaration(BaseModel):
 
     name: Name
     entity: Entity
+    required: bool = False
 
     @property
     def key(self) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from bundle.encoding import Encoder, Vocabularies
+from bundle.encoding import Encoder
 from bundle.schema import (
     Bucketised,
     Categorical,
@@ -23,6 +23,7 @@ from bundle.schema import (
     IdList,
     Number,
 )
+from bundle.vocabulary import Vocabularies
 from model_export.data.declarations import (
     BucketisedDeclaration,
     CategoricalDeclaration,

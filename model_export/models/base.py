@@ -13,6 +13,8 @@ from torch import nn
 from bundle.manifest import Task
 from model_export.data.declarations import FeatureDeclaration
 from model_export.data.tasks import TaskDeclaration
+from model_export.models.dien import DIENOptions
+from model_export.models.din import DINOptions
 from model_export.models.outputs import Output, TaskOutputs
 from model_export.models.position_bias import PositionBias, PositionBiasOptions
 
@@ -27,6 +29,7 @@ class ArchitectureOptions(BaseModel):
         embedding_width: of every embedded feature.
         tower_layers: widths of a task tower's hidden layers.
         dropout: share of hidden activations dropped in training.
+        history: how the user's history is held against the item, beside its mean.
         position_bias: a shallow tower for the position that a candidate was shown at.
     """
 
@@ -35,6 +38,7 @@ class ArchitectureOptions(BaseModel):
     embedding_width: Width = 16
     tower_layers: tuple[Width, ...] = (32,)
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    history: Annotated[DINOptions | DIENOptions, Field(discriminator="encoder")] | None = None
     position_bias: PositionBiasOptions | None = None
 
     def check(
@@ -45,6 +49,8 @@ class ArchitectureOptions(BaseModel):
         Raises:
             ValueError: they name a feature or a task that is not there or not of the right kind.
         """
+        if self.history is not None:
+            self.history.check(features)
 
 
 class GatedOptions(ArchitectureOptions):

@@ -6,6 +6,8 @@ from fastapi import APIRouter, Depends
 from starlette.exceptions import HTTPException
 
 from service.admin.access import Access
+from service.admin.deployments import add_deployments
+from service.admin.fusions import add_fusions
 from service.openapi import problems
 from service.wiring import Service
 
@@ -19,6 +21,9 @@ def admin_router(service: Service) -> APIRouter:
         dependencies=[Depends(Access(service.settings.admin_token))],
         responses=problems(401, 403, 404, 409, 422),
     )
+
+    add_deployments(router, service)
+    add_fusions(router, service)
 
     @router.api_route("/{path:path}", methods=_METHODS, include_in_schema=False)
     async def unknown(path: str) -> None:  # last: a stranger learns nothing of what there is

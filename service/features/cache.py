@@ -1,51 +1,76 @@
 """The in-process tier: packed rows of one entity in one array, found by id, gathered by slot.
 
-Slot 0 is the row of an id that is in no store; ids the store does not know are kept too, so that
-asking for them again costs no read. What is evicted is what was not asked for since the hand of
-the clock passed it last, so a scan of new ids drives out other new ids first.
+Slot 0 is the empty row of an id that was not read; ids the store does not know are kept too, so
+that asking for them again costs no read. What is evicted is what was not asked for since the hand
+of the clock passed it last, so a scan of new ids drives out other new ids first.
+
+A row that has expired, or that may have changed, is believed no longer; it stays where it is until
+another needs its place, for the hour when the store cannot be read (`find_stale`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import repeat
+from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
 
 from bundle.rows import Decoded, RowLayout, Rows
+from service.hash_index import ABSENT, NO_KEY, HashIndex, spread
+from service.values import Keys
 
 EMPTY_SLOT = 0
-NOT_CACHED = -1
-_BOOKKEEPING_BYTES = 200  # a slot's share of the dictionary, its key and the arrays beside rows
+NOT_A_NUMBER = np.iinfo(np.int64).min
+_BOOKKEEPING_BYTES = 270  # a slot's share of the dictionary, its key and the arrays beside rows
 _TTL_JITTER = 0.1
+_LARGEST = np.iinfo(np.int64).max
+_MOST_DIGITS = 20
 
 Slots = npt.NDArray[np.int64]
+
+
+class Outcome(IntEnum):
+    """What became of an id; all but FOUND have the empty row."""
+
+    FOUND = 0
+    NOT_FOUND = 1
+    FOREIGN_LAYOUT = 2
+    CORRUPT = 3
+    UNREAD = 4
 
 
 class CachedRows:
     """Copies of rows, with what is derived from them.
 
     Attributes:
-        records: [n], the fields below as one structured array.
+        records: [n], the fields below and `expires` as one structured array.
         rows: [n]. content: uint64 [n], see `RowLayout.content_hash`.
-        found: bool [n], the store has the row. complete: bool [n], no value of it is absent.
+        outcome: uint8 [n], an `Outcome`. found: bool [n], whether it is FOUND.
+        complete: bool [n], no value of the row is absent.
     """
 
-    __slots__ = ("complete", "content", "found", "records", "rows")
+    __slots__ = ("complete", "content", "found", "outcome", "records", "rows")
 
     def __init__(self, records: npt.NDArray[np.void]) -> None:
         self.records = records
         self.rows: Rows = records["row"]
         self.content: npt.NDArray[np.uint64] = records["content"]
+        self.outcome: npt.NDArray[np.uint8] = records["outcome"]
         self.found: npt.NDArray[np.bool_] = records["found"]
         self.complete: npt.NDArray[np.bool_] = records["complete"]
 
 
 def record_dtype(layout: RowLayout) -> np.dtype[np.void]:
     """The dtype of `CachedRows.records`."""
-    fields = [("row", layout.dtype), ("content", "<u8"), ("found", "?"), ("complete", "?")]
-    return np.dtype(fields, align=True)
+    derived = [
+        ("content", "<u8"),
+        ("expires", "<f8"),
+        ("outcome", "u1"),
+        ("found", "?"),
+        ("complete", "?"),
+    ]
+    return np.dtype([("row", layout.dtype), *derived], align=True)
 
 
 def describe(layout: RowLayout, decoded: Decoded) -> CachedRows:
@@ -54,12 +79,18 @@ def describe(layout: RowLayout, decoded: Decoded) -> CachedRows:
     described.rows[:] = decoded.rows
     described.content[:] = layout.content_hash(decoded.rows)
     described.found[:] = decoded.found
+    if not decoded.found.all():
+        described.outcome[~decoded.found] = Outcome.NOT_FOUND
+        described.outcome[decoded.foreign] = Outcome.FOREIGN_LAYOUT
+        described.outcome[decoded.corrupt] = Outcome.CORRUPT
     described.complete[:] = layout.complete(decoded.rows)
     return described
 
 
 class RowCache:
     """Rows of one layout.
+
+    Ids are texts, but most are whole numbers; those are found by number, a column at once.
 
     Args:
         capacity_bytes: budget for rows and bookkeeping together.
@@ -69,20 +100,50 @@ class RowCache:
         slots = max(2, capacity_bytes // (layout.dtype.itemsize + _BOOKKEEPING_BYTES)) + 1
         self.layout = layout
         self._records = np.zeros(slots, record_dtype(layout))  # one gather takes all of a row
-        self._expires = np.full(slots, -np.inf)
+        self._expires = self._records["expires"]
+        self._read_at = np.full(slots, -np.inf)
         self._asked = np.zeros(slots, bool)
         self._ids: list[str | None] = [None] * slots
-        self._slot_of: dict[str | None, int] = {}
+        self._slot_of: dict[str, int] = {}
+        self._numbers = np.full(slots, NO_KEY)
+        self._slot_of_number = HashIndex(slots)
         self._hand = EMPTY_SLOT
         self._random = np.random.default_rng(0)
-        nothing = layout.decode([None])
-        self._records[EMPTY_SLOT] = describe(layout, nothing).records[0]
+        nothing = describe(layout, layout.decode([None]))
+        nothing.outcome[:] = Outcome.UNREAD
+        nothing.records["expires"] = -np.inf
+        self._records[EMPTY_SLOT] = nothing.records[0]
 
-    def find(self, ids: Sequence[str | None], now: float) -> Slots:
-        """The slot of each id; NOT_CACHED where there is none, or its row has expired."""
-        slots = np.fromiter(map(self._slot_of.get, ids, repeat(NOT_CACHED)), np.int64, len(ids))
-        slots[self._expires[slots] < now] = NOT_CACHED
-        self._asked[slots] = True  # NOT_CACHED marks the last slot, which does no harm
+    def look_up(self, ids: Keys | None, now: float) -> tuple[CachedRows, list[int]]:
+        """Copies of the rows of `ids`, and the positions of those that are not believed to be here.
+
+        Args:
+            ids: None is one row that is nobody's.
+
+        Returns:
+            One row an id, the empty one at these positions.
+        """
+        if ids is None:
+            return self.take(np.array([EMPTY_SLOT])), []
+        slots = self._slots_of(ids)
+        self._asked[slots] = True  # ABSENT marks the last slot, which does no harm
+        records = self._records.take(slots, mode="clip")  # ABSENT takes the empty row
+        absent = records["expires"] < now
+        if not absent.any():
+            return CachedRows(records), []
+        records[absent] = self._records[EMPTY_SLOT]
+        return CachedRows(records), np.flatnonzero(absent).tolist()
+
+    def _slots_of(self, ids: Keys) -> Slots:
+        if isinstance(ids, np.ndarray):
+            return self._slot_of_number.find(spread(ids))
+        return np.array([self._slot_of.get(each, ABSENT) for each in ids], np.int64)
+
+    def find_stale(self, ids: Sequence[str], read_since: float) -> Slots:
+        """The slot of each id whose row, believed or not, was read since; ABSENT of others."""
+        slots = np.array([self._slot_of.get(each, ABSENT) for each in ids], np.int64)
+        usable = (self._read_at[slots] >= read_since) & self._records["found"][slots]
+        slots[~usable] = ABSENT
         return slots
 
     def put(self, ids: Sequence[str], rows: CachedRows, now: float, ttl_s: float) -> None:
@@ -90,31 +151,32 @@ class RowCache:
 
         When there are more rows than slots, the last ones stay.
         """
-        slots = [self._free_slot(each) for each in ids]
+        slots = np.array([self._slot_for(each) for each in ids], np.int64)
+        self._index_numbers(np.unique(slots))
         self._records[slots] = rows.records
+        self._read_at[slots] = now
         self._expires[slots] = now + ttl_s * (1.0 - _TTL_JITTER * self._random.random(len(slots)))
 
     def take(self, slots: Slots) -> CachedRows:
         """Copies of the rows in `slots`."""
         return CachedRows(self._records.take(slots))  # seven times as fast as indexing
 
-    def drop(self, entity_id: str) -> None:
-        """Forget an id; its row has changed in the store."""
-        slot = self._slot_of.pop(entity_id, None)
+    def expire(self, entity_id: str) -> None:
+        """Believe the row of an id no longer; it has changed in the store."""
+        slot = self._slot_of.get(entity_id)
         if slot is not None:
-            self._ids[slot] = None
+            self._expires[slot] = -np.inf
             self._asked[slot] = False
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self._slot_of.clear()
-        self._ids = [None] * len(self._ids)
+    def expire_all(self) -> None:
+        """Believe nothing any longer."""
+        self._expires[:] = -np.inf
         self._asked[:] = False
 
     def __len__(self) -> int:
         return len(self._slot_of)
 
-    def _free_slot(self, entity_id: str) -> int:
+    def _slot_for(self, entity_id: str) -> int:
         slot = self._slot_of.get(entity_id)
         if slot is None:
             slot = self._next_slot()
@@ -125,9 +187,29 @@ class RowCache:
             self._slot_of[entity_id] = slot
         return slot
 
+    def _index_numbers(self, slots: Slots) -> None:
+        """Make the index of numbers follow what is now in `slots`."""
+        self._slot_of_number.remove(self._numbers[slots])
+        keys = spread(np.array([_number(self._ids[slot]) for slot in slots.tolist()], np.int64))
+        self._numbers[slots] = keys
+        whole = keys != NO_KEY
+        self._slot_of_number.put(keys[whole], slots[whole])
+
     def _next_slot(self) -> int:
         while True:
             self._hand = self._hand + 1 if self._hand + 1 < len(self._ids) else EMPTY_SLOT + 1
             if not self._asked[self._hand]:
                 return self._hand
             self._asked[self._hand] = False
+
+
+def _number(entity_id: str | None) -> int:
+    """An id that is a whole number, as `str` writes it; NOT_A_NUMBER, whose key is NO_KEY, else."""
+    if entity_id is None or len(entity_id) > _MOST_DIGITS:
+        return NOT_A_NUMBER
+    try:
+        number = int(entity_id)
+    except ValueError:
+        return NOT_A_NUMBER
+    same = str(number) == entity_id and NOT_A_NUMBER < number <= _LARGEST
+    return number if same else NOT_A_NUMBER

@@ -8,15 +8,23 @@ of the same entity each find their own rows, before, during and after a swap or 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from bundle.rows import RowLayout
 
 NAMESPACE = "mr:"
 """What every key begins with."""
 
 UNTRACKED_TTL_S = 0.5
-"""How long a row is believed in process while the store does not report changes, seconds."""
+"""How long a row is believed in process while the store does not report changes, seconds.
+
+While it does: MULTIRANK_FEATURE_TTL_S, or a tenth less, drawn for each row. Once it is no longer
+believed, a row may serve while the store fails, until MULTIRANK_FEATURE_STALE_S after it was read.
+That an id has no row is believed for as long. In Redis itself rows do not expire.
+"""
 
 
+@lru_cache(256)
 def key_prefix(feature_set: str, layout: RowLayout) -> str:
     """Everything of a row's key but the id; the key is the prefix followed by the id."""
     return f"{NAMESPACE}{feature_set}:{layout.entity}:{int(layout.digest):016x}:"

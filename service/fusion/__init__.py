@@ -1,7 +1,6 @@
 """Compiled score-fusion formulas: task scores in, one fused score out.
 
-    fusions/<name>.yaml -> document -> formula -> language -> compile (operators) -> evaluate
-                                                                      explain stands on top
+    fusions/*.yaml -> directory -> document -> formula -> language -> program -> compile -> evaluate
 
 Knows nothing of features' storage, of models, of HTTP; numpy, pydantic and yaml only.
 """

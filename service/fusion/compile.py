@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from service.fusion.errors import FusionError, nearest
+from service.fusion.errors import FusionError, Source, nearest
 from service.fusion.formula import Fusion, Weight
 from service.fusion.program import FeatureKind, Program, build_program
 
@@ -53,10 +53,14 @@ class CompiledFusion:
         for name, value in overrides.items():
             weight = self.weights.get(name)
             if weight is None:
-                raise FusionError(f"unknown weight '{name}'{nearest(name, self.weights)}")
+                text = Source.whole("weights", name)
+                known = nearest(name, self.weights)
+                raise FusionError(f"unknown weight '{name}'{known}", text, 0, len(name))
             if not weight.minimum <= value <= weight.maximum:
                 bounds = f"{weight.minimum:g} .. {weight.maximum:g}"
-                raise FusionError(f"weight '{name}' must be within {bounds}, not {value:g}")
+                text = Source.whole("weights", f"{name}: {value:g}")
+                message = f"weight '{name}' must be within {bounds}, not {value:g}"
+                raise FusionError(message, text, len(name) + 2, len(text.text))
         return {name: weight.default for name, weight in self.weights.items()} | dict(overrides)
 
     def evaluate(
@@ -111,7 +115,7 @@ def compile_fusion(
         tasks: the model's tasks, in the order of its score columns.
         features: the kind of every feature by its qualified name, such as `item.price`: per
             candidate for `item.*`, per request for `user.*` and `context.*`. Only those of kind
-            `number` are usable.
+            `number` and `bucketised` are usable, as the raw number.
 
     Raises:
         FusionError: an unknown name or function, a wrong type or number of operands, a formula

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import yaml
+from pydantic import AfterValidator, BaseModel, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
-from service.fusion.errors import FusionError, Source
+from service.fusion.errors import FusionError, Source, nearest
+from service.fusion.language import is_name
 
-MAX_BYTES = 65_536
+MAX_BYTES = 32_768
 _MAX_DEPTH = 3  # weights -> click -> default
 
 Tree: TypeAlias = "dict[str, str | Tree]"
 Path: TypeAlias = tuple[str, ...]
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -68,11 +72,53 @@ def read_document(name: str, content: bytes) -> Document:
         at = _index(error.problem_mark or error.context_mark)
         raise FusionError(f"not YAML: {error.problem}", whole, min(at, len(text))) from None
     except yaml.reader.ReaderError as error:
-        raise FusionError(
-            f"not YAML: {error.reason}", whole, min(error.position, len(text))
-        ) from None
+        before = text.encode()[: error.position].decode(errors="ignore")  # it counts bytes
+        raise FusionError(f"not YAML: {error.reason}", whole, len(before)) from None
     except (ValueError, OverflowError) as error:  # of an escape or a directive past its range
         raise FusionError(f"not YAML: {error}", whole) from None
+
+
+def _name(text: str) -> str:
+    if not is_name(text):
+        raise PydanticCustomError("name", "not a name: letters, digits and _, no keyword")
+    return text
+
+
+WrittenName = Annotated[str, AfterValidator(_name)]
+"""A key of a file that formulas may name."""
+
+
+def validated(model: type[_Model], part: type[BaseModel], document: Document) -> _Model:
+    """The content of a document as a model.
+
+    Args:
+        part: the model of what is nested in it.
+
+    Raises:
+        FusionError: a field is missing, unknown or wrong, at its place.
+    """
+    try:
+        return model.model_validate(document.tree)
+    except ValidationError as error:
+        # A misspelt name is the cause, what is then missing the effect.
+        cause = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+        raise _misfit(cause, model, part, document) from None
+
+
+def _misfit(
+    error: ErrorDetails, model: type[BaseModel], part: type[BaseModel], document: Document
+) -> FusionError:
+    """What pydantic refuses, in the words of the file and at its place."""
+    path = tuple(str(each) for each in error["loc"] if each != "[key]")
+    if error["type"] == "weight_bounds":
+        path = (*path, "default")
+    kind, field = error["type"], path[-1]
+    if kind == "missing":
+        return document.error(f"'{field}' is missing", path)
+    if kind == "extra_forbidden":
+        known = (model if len(path) == 1 else part).model_fields
+        return document.error(f"unknown field '{field}'{nearest(field, known)}", path, at_key=True)
+    return document.error(error["msg"], path, at_key=kind == "name")
 
 
 def _read(whole: Source) -> Document:
@@ -81,7 +127,7 @@ def _read(whole: Source) -> Document:
     open_trees: list[Tree] = []
     path: Path = ()  # of the value awaited next; as long as open_trees is, else a key is awaited
     documents = 0
-    for event in yaml.parse(whole.text, Loader=yaml.SafeLoader):
+    for event in yaml.parse(whole.text, Loader=yaml.CSafeLoader):  # C: 20 times as fast
         awaits_key = len(path) < len(open_trees)
         at = _index(event.start_mark)
         if isinstance(event, yaml.MappingStartEvent) and not (open_trees and awaits_key):

@@ -45,8 +45,8 @@ class FusionError(Exception):
 
     Args:
         message: one sentence, without the place.
-        source: the text that is wrong; None where the mistake is in no text, such as a weight
-            given with a request, and then `line` and `column` are None too.
+        source: the text that is wrong; None where the mistake is in no text, such as a file that
+            cannot be read, and then `line` and `column` are None too.
         start: the first wrong character, an offset into `source.text`.
         end: past the last wrong character; `start` means one caret at `start`.
 

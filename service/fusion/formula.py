@@ -1,4 +1,4 @@
-"""Fuse stage, at load: fusion files -> resolved, parsed, versioned fusions.
+"""Fuse stage, at load: one fusion file, inheritance resolved -> a parsed, versioned fusion.
 
     # fusions/short_video.yaml
     inherits: default                  # another file of the directory; whatever is given here wins
@@ -19,24 +19,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     FiniteFloat,
-    ValidationError,
     model_validator,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
-from service.fusion.document import Document, Place, Tree, read_document
-from service.fusion.errors import FusionError, Source, nearest
-from service.fusion.language import Expression, is_name, parse
+from service.fusion.document import Document, WrittenName, validated
+from service.fusion.errors import FusionError, Source
+from service.fusion.language import Expression, parse
 
 INLINE = "inline"  # the name of a fusion that came with a request
 
@@ -66,18 +63,9 @@ class Weight(BaseModel):
             raise PydanticCustomError(
                 "weight_bounds",
                 "the default {default} is not within {minimum} .. {maximum}",
-                self.model_dump(),
+                {name: f"{value:g}" for name, value in self.model_dump().items()},
             )
         return self
-
-
-def _name(text: str) -> str:
-    if not is_name(text):
-        raise PydanticCustomError("name", "not a name: letters, digits and _, no keyword")
-    return text
-
-
-_Name = Annotated[str, AfterValidator(_name)]
 
 
 class FusionFile(BaseModel):
@@ -86,8 +74,8 @@ class FusionFile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     formula: str
-    expressions: dict[_Name, str] = {}
-    weights: dict[_Name, Weight] = {}
+    expressions: dict[WrittenName, str] = {}
+    weights: dict[WrittenName, Weight] = {}
     inherits: str | None = None
     description: str = ""
     owner: str = ""
@@ -104,6 +92,7 @@ class Fusion:
         file: the resolved content.
         formula: the parsed formula.
         expressions: the parsed named expressions, each after those that it uses.
+        sources: the content of its file, and of those that it inherits from, by name.
     """
 
     name: str
@@ -111,23 +100,7 @@ class Fusion:
     file: FusionFile
     formula: Expression
     expressions: Mapping[str, Expression]
-
-
-def load_fusions(directory: Path) -> dict[str, Fusion]:
-    """Load every `<name>.yaml` of a directory, by name.
-
-    Raises:
-        FusionError: for the first file that cannot be used, with its place.
-        OSError: the directory or a file cannot be read.
-    """
-    documents = {}
-    for path in sorted(directory.iterdir()):
-        if path.suffix == ".yaml" and not path.name.startswith("."):  # an editor's own files
-            documents[path.stem] = read_document(path.name, path.read_bytes())
-    if INLINE in documents:
-        whole = documents[INLINE].whole
-        raise FusionError(f"'{INLINE}' means a formula given in a request", whole)
-    return {name: _fusion(name, _resolve(name, documents)) for name in documents}
+    sources: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def adhoc_fusion(formula: str) -> Fusion:
@@ -146,63 +119,22 @@ def _version(file: FusionFile) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _resolve(name: str, documents: Mapping[str, Document]) -> Document:
-    """The document `name` with all that it inherits, the farthest ancestor first."""
-    line = [name]
-    while isinstance(parent := documents[line[-1]].tree.get("inherits"), str):
-        if parent not in documents:
-            message = f"no file '{parent}.yaml' in this directory"
-            raise documents[line[-1]].error(message, ("inherits",))
-        if parent in line:
-            chain = " -> ".join([*line, parent])
-            raise documents[line[-1]].error(f"inherits from itself: {chain}", ("inherits",))
-        line.append(parent)
-    tree: Tree = {}
-    places: dict[tuple[str, ...], Place] = {}
-    for member in reversed(line):
-        tree = _merged(tree, documents[member].tree)
-        places |= documents[member].places
-    return Document(documents[name].whole, tree, places)
+def resolved_fusion(name: str, document: Document, sources: Mapping[str, bytes]) -> Fusion:
+    """The fusion that a document holds, which has in it all that it inherits.
 
-
-def _merged(parent: Tree, child: Tree, inside: str = "") -> Tree:
-    merged = dict(parent)
-    for key, value in child.items():
-        inherited = parent.get(key)
-        if inside == "weights" and isinstance(inherited, dict) and isinstance(value, str):
-            value = {"default": value}
-        if isinstance(inherited, dict) and isinstance(value, dict):
-            value = _merged(inherited, value, key)
-        merged[key] = value
-    return merged
-
-
-def _fusion(name: str, document: Document) -> Fusion:
-    try:
-        file = FusionFile.model_validate(document.tree)
-    except ValidationError as error:
-        # A misspelt name is the cause, what is then missing the effect.
-        cause = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-        raise _misfit(cause, document) from None
+    Raises:
+        FusionError: a field is missing, unknown or wrong, or a formula cannot be parsed.
+    """
+    if name == INLINE:
+        raise FusionError(f"'{INLINE}' means a formula given in a request", document.whole)
+    file = validated(FusionFile, Weight, document)
     formula = parse(document.places[("formula",)].value)
     expressions = {
         part: parse(document.places[("expressions", part)].value) for part in file.expressions
     }
     for part in file.expressions.keys() & file.weights.keys():
         raise document.error(f"'{part}' is an expression and a weight", ("expressions", part))
-    return Fusion(name, _version(file), file, formula, _in_order(expressions))
-
-
-def _misfit(error: ErrorDetails, document: Document) -> FusionError:
-    """What pydantic refuses, in the words of the file and at its place."""
-    path = tuple(str(part) for part in error["loc"])
-    kind, field = error["type"], path[-1]
-    if kind == "missing":
-        return document.error(f"'{field}' is missing", path)
-    if kind == "extra_forbidden":
-        known = FusionFile.model_fields if len(path) == 1 else Weight.model_fields
-        return document.error(f"unknown field '{field}'{nearest(field, known)}", path, at_key=True)
-    return document.error(error["msg"], path, at_key=kind == "name")
+    return Fusion(name, _version(file), file, formula, _in_order(expressions), sources)
 
 
 def _in_order(expressions: Mapping[str, Expression]) -> dict[str, Expression]:

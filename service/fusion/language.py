@@ -2,8 +2,9 @@
 
     or < and < not < comparison < + - < * / < unary - < **        (** binds to the right)
 
-    formula    = number | true | false | name | name "." name | name "(" formula, ... ")"
+    formula    = number | text | true | false | name | name "." name | name "(" formula, ... ")"
                | "(" formula ")" | "-" formula | "not" formula | formula operator formula
+    text       = one line in double or single quotes, without escapes
 
 The parser is Pratt's (Top Down Operator Precedence, POPL 1973). It knows the grammar only:
 which names and functions exist, and what they take, is checked by `compile`. The tree is a flat
@@ -39,6 +40,7 @@ _PREFIX = {"not": ("not", 5), "-": ("unary -", 12)}
 _TOKEN = re.compile(
     r"""(?P<space>[ \t\r\n]+)
     |   (?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)
+    |   (?P<text>"[^"\r\n]*"|'[^'\r\n]*')
     |   (?P<name>[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)?)
     |   (?P<symbol>\*\*|<=|>=|==|!=|[-+*/<>(),])""",
     re.VERBOSE,
@@ -48,9 +50,9 @@ _MEANT = {"&": "and", "|": "or", "!": "not", "=": "==", "^": "**"}  # habits fro
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """A number or a truth value written in the formula."""
+    """A number, a text or a truth value written in the formula."""
 
-    value: float | bool
+    value: float | bool | str
     start: int
     end: int
 
@@ -91,7 +93,7 @@ class Expression:
 
 @dataclass(frozen=True, slots=True)
 class _Token:
-    kind: str  # number, name, symbol or end
+    kind: str  # number, text, name, symbol or end
     text: str
     start: int
 
@@ -186,6 +188,9 @@ class _Parser:
             if value == float("inf"):
                 raise FusionError("number too large", self._source, token.start, token.end)
             return self._add(Constant(value, token.start, token.end))
+        if token.kind == "text":
+            self._take()
+            return self._add(Constant(token.text[1:-1], token.start, token.end))
         if token.text in ("true", "false"):
             self._take()
             return self._add(Constant(token.text == "true", token.start, token.end))

@@ -9,7 +9,7 @@ made up, and NaN stays NaN until the fused score, which then sorts last and is c
     a / b           x / 0 = inf with the sign of x; 0 / 0 = inf / inf = NaN. No zero is negative
     a ** b          C99 pow: negative ** fraction = NaN, 0 ** negative = inf (no zero is negative);
                     anything ** 0 = 1 and 1 ** anything = 1, NaN included
-    < <= > >= ==    with NaN: false. != with NaN: true
+    < <= > >= ==    with NaN: false. != with NaN: true. == and != compare two texts, too
     and or not      both sides are always computed
     if(c, a, b)     only the chosen value counts: if(b != 0, a / b, 0) is never NaN for finite a, b
     min(a, b, ...)  NaN if any is NaN; max too
@@ -45,7 +45,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-Kind = Literal["number", "boolean"]
+Kind = Literal["number", "boolean", "text"]
 Column: TypeAlias = NDArray[np.float64]  # [N]
 
 
@@ -170,6 +170,7 @@ def mean(x: Column) -> float:
 
 _NUMBER: tuple[Kind, ...] = ("number",)
 _NUMBERS: tuple[Kind, ...] = ("number", "number")
+_TEXTS: tuple[Kind, ...] = ("text", "text")
 _BOOLEANS: tuple[Kind, ...] = ("boolean", "boolean")
 
 # A name with a space or a symbol in it cannot be written as a function call.
@@ -186,6 +187,8 @@ OPERATORS: dict[str, Operator] = {
     ">=": Operator(np.greater_equal, _NUMBERS, "boolean"),
     "==": Operator(np.equal, _NUMBERS, "boolean"),
     "!=": Operator(np.not_equal, _NUMBERS, "boolean"),
+    "text ==": Operator(np.equal, _TEXTS, "boolean"),
+    "text !=": Operator(np.not_equal, _TEXTS, "boolean"),
     "and": Operator(np.logical_and, _BOOLEANS, "boolean"),
     "or": Operator(np.logical_or, _BOOLEANS, "boolean"),
     "not": Operator(np.logical_not, ("boolean",), "boolean"),

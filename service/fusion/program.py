@@ -8,7 +8,8 @@ fills its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from operator import itemgetter
 from typing import Any, TypeAlias
 
@@ -21,13 +22,18 @@ from service.fusion.operators import OPERATORS, Kind
 
 MAX_OPERATORS = 512  # as written; bounds the time of loading and the time and memory of a run
 
-FeatureKind: TypeAlias = str  # "number", or another kind of the model's features, not usable yet
+FeatureKind: TypeAlias = str  # of a feature of the model, as its schema calls it
+_KINDS: Mapping[FeatureKind, Kind] = {
+    "number": "number",
+    "bucketised": "number",  # the raw number; buckets are the model's own business
+    "text": "text",  # of a rule's fields; no feature is of this kind
+}
 Step: TypeAlias = tuple[int, Callable[..., Any], Callable[[list[Any]], Sequence[Any]]]
 
 
 @dataclass(frozen=True)
 class Program:
-    """What `CompiledFusion.evaluate` runs.
+    """What `CompiledFusion.evaluate` and the rules run.
 
     Args:
         slots: the constants in their slots, None elsewhere.
@@ -43,12 +49,22 @@ class Program:
     steps: tuple[Step, ...]
     result: int
 
+    def run(self, features: Mapping[str, float | str]) -> bool:
+        """Evaluate a condition over fields of a request."""
+        slots = list(self.slots)
+        for name, slot in self.features.items():
+            slots[slot] = features[name]
+        with np.errstate(all="ignore"):
+            for slot, apply, operands in self.steps:
+                slots[slot] = apply(*operands(slots))
+        return bool(slots[self.result])
+
 
 @dataclass(frozen=True, slots=True)
 class _Slot:
     kind: Kind
     per_candidate: bool
-    constant: float | bool | None = None
+    constant: float | bool | str | None = None
 
 
 def build_program(
@@ -59,7 +75,8 @@ def build_program(
     Raises:
         FusionError: at the first name or operand that is wrong.
     """
-    builder = _Builder(fusion, tasks, features)
+    file = fusion.file
+    builder = _Builder(tasks, file.weights, file.expressions, features)
     needed = {name.name for name in fusion.formula.names()}
     used = []
     for name, expression in reversed(list(fusion.expressions.items())):
@@ -80,14 +97,31 @@ def build_program(
     raise FusionError(message, fusion.formula.source, root.start, root.end)
 
 
+def build_condition(condition: Expression, fields: Mapping[str, FeatureKind]) -> Program:
+    """Check and flatten a condition over fields of a request; its result is a boolean.
+
+    Raises:
+        FusionError: at the first name or operand that is wrong.
+    """
+    builder = _Builder((), {}, {}, fields)
+    result = builder.add(condition)
+    if builder.slots[result].kind != "boolean":
+        message = f"a condition must give a boolean, this is a {builder.slots[result].kind}"
+        raise _error(message, condition, condition.nodes[-1])
+    return builder.program(result)
+
+
 class _Builder:
     def __init__(
-        self, fusion: Fusion, tasks: Collection[str], features: Mapping[str, FeatureKind]
+        self,
+        tasks: Collection[str],
+        weights: Collection[str],
+        expressions: Collection[str],
+        features: Mapping[str, FeatureKind],
     ) -> None:
         self.slots: list[_Slot] = []
         self.expressions: dict[str, int] = {}  # named expression -> slot of its value
-        self._fusion = fusion
-        self._tasks = tasks
+        self._roles = {"task": tasks, "weight": weights, "expression": expressions}
         self._features = features
         self._interned: dict[Hashable, int] = {}
         self._inputs: dict[str, dict[str, int]] = {"task": {}, "weight": {}, "feature": {}}
@@ -125,20 +159,20 @@ class _Builder:
             self.slots.append(slot)
         return number
 
-    def _constant(self, value: float | bool) -> int:
-        # repr tells True from 1.0, and finds NaN equal to itself.
-        kind: Kind = "boolean" if isinstance(value, bool) else "number"
+    def _constant(self, value: float | bool | str) -> int:
+        # repr tells True from 1.0 and from "1.0", and finds NaN equal to itself.
+        kinds: dict[type, Kind] = {bool: "boolean", str: "text"}
+        kind = kinds.get(type(value), "number")
         return self._slot(repr(value), _Slot(kind, False, value))
 
-    def _input(self, role: str, name: str, per_candidate: bool) -> int:
-        slot = self._slot((role, name), _Slot("number", per_candidate))
+    def _input(self, role: str, name: str, per_candidate: bool, kind: Kind = "number") -> int:
+        slot = self._slot((role, name), _Slot(kind, per_candidate))
         self._inputs[role][name] = slot
         return slot
 
     def _name(self, node: Name, expression: Expression) -> int:
-        name, file = node.name, self._fusion.file
-        roles = {"task": self._tasks, "weight": file.weights, "expression": file.expressions}
-        found = [role for role, known in roles.items() if name in known]
+        name = node.name
+        found = [role for role, known in self._roles.items() if name in known]
         if len(found) > 1:
             raise _error(f"'{name}' is a {found[0]} and a {found[1]}", expression, node)
         if found == ["expression"]:
@@ -147,14 +181,14 @@ class _Builder:
             return self._input(found[0], name, per_candidate=found == ["task"])
         if name in self._features:
             kind = self._features[name]
-            if kind != "number":
+            if kind not in _KINDS:
                 raise _error(
                     f"'{name}' is a {kind} feature; only numbers are usable", expression, node
                 )
-            return self._input("feature", name, per_candidate=name.startswith("item."))
+            return self._input("feature", name, name.startswith("item."), _KINDS[kind])
         if name in OPERATORS:
             raise _error(f"'{name}' is a function: write {name}(...)", expression, node)
-        known = [*self._tasks, *file.weights, *file.expressions, *self._features]
+        known = [*chain(*self._roles.values()), *self._features]
         raise _error(f"unknown name '{name}'{nearest(name, known)}", expression, node)
 
     def _call(self, node: Call, operands: list[int], expression: Expression) -> int:
@@ -163,16 +197,20 @@ class _Builder:
             hint = nearest(node.operator, filter(is_name, OPERATORS))
             name = Name(node.operator, node.start, node.start + len(node.operator))
             raise _error(f"unknown function '{node.operator}'{hint}", expression, name)
+        written = node.operator
+        if written in ("==", "!=") and any(self.slots[each].kind == "text" for each in operands):
+            node = replace(node, operator=f"text {written}")
+            operator = OPERATORS[node.operator]
         takes = operator.takes
         if operator.variadic and len(operands) > len(takes):
             takes += takes[-1:] * (len(operands) - len(takes))
         if len(operands) != len(takes):
             least = " or more" if operator.variadic else ""
-            message = f"'{node.operator}' takes {len(takes)}{least} operands, not {len(operands)}"
+            message = f"'{written}' takes {len(takes)}{least} operands, not {len(operands)}"
             raise _error(message, expression, node)
         for kind, operand, index in zip(takes, operands, node.operands, strict=True):
             slot, child = self.slots[operand], expression.nodes[index]
-            shown = node.operator.removeprefix("unary ")
+            shown = written.removeprefix("unary ")
             if slot.kind != kind:
                 raise _error(
                     f"'{shown}' takes a {kind} here, this is a {slot.kind}", expression, child

@@ -1,16 +1,18 @@
 """The gate: what must be true of a version before a request may reach it.
 
-files    every digest is right (bundle/store.py)
-names    manifest and directory agree; the graphs have the promised inputs and outputs
-golden   raw rows encoded and scored here give the scores that torch gave
-formulas every fusion of the model compiles for this version's tasks and features
-warm     runs at several row counts, so that no request pays for a first time
+verifying  files     every digest is right (bundle/store.py); manifest and directory agree
+           memory    there is room for it beside the others
+loading    graphs    onnxruntime opens them; inputs and outputs are those promised
+           golden    raw rows encoded and scored here give the reference's scores
+           formulas  every fusion of the model compiles for this version's tasks and features
+           features  the store can give what it reads
+warming    runs at several row counts, so that no request pays for a first time
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,24 +20,22 @@ from pathlib import Path
 import numpy as np
 
 from bundle.encoding import Encoder
-from bundle.errors import BundleError, ManifestInvalid
+from bundle.errors import BundleError
 from bundle.manifest import Manifest
 from bundle.rows import Rows
-from bundle.store import Bundle, Golden, load
-from service.fusion.compile import CompiledFusion, compile_fusion
-from service.fusion.errors import FusionError
-from service.fusion.formula import load_fusions
-from service.lifecycle.version import LoadedVersion
+from bundle.store import Bundle, Golden, load_version
+from service.lifecycle.formulas import FUSIONS_DIR, Formulas, fit, last_live
+from service.lifecycle.memory import estimate_bytes
+from service.lifecycle.version import LoadedVersion, State
 from service.metrics import Metrics
 from service.scoring.batcher import Batcher
 from service.scoring.item_cache import UNCACHED
-from service.scoring.stages import StagedModel
-from service.values import Candidates
+from service.scoring.stages import Model, open_model
+from service.values import Candidates, UserSide
 
 GOLDEN_TOLERANCE = 1e-4
 """Largest |difference| to torch's score, relative above 1: other CPUs sum in another order."""
 
-FUSIONS_DIR = "fusions"
 _WARM_UP_ROWS = (1, 50, 200, 500, 50, 200, 500)
 
 FeatureLoader = Callable[[Bundle, Encoder], None]
@@ -48,6 +48,11 @@ class Refused(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         self.reason = reason
         super().__init__(detail)
+
+    @property
+    def for_memory(self) -> bool:
+        """Whether it may be let in once others have gone."""
+        return self.reason == "memory_budget"
 
 
 @dataclass(frozen=True)
@@ -70,58 +75,72 @@ class Gate:
     item_cache_bytes: int
     metrics: Metrics
 
-    def admit(self, models: Path, model: str, version: int) -> LoadedVersion:
+    def admit(
+        self,
+        models: Path,
+        model: str,
+        version: int,
+        free_bytes: int | None,
+        enter: Callable[[State], None],
+    ) -> LoadedVersion:
         """Verify, load and warm up a version; blocks, so call it on a thread.
+
+        Args:
+            free_bytes: what it may occupy; None for no limit.
+            enter: called with each state that it comes to.
 
         Raises:
             Refused: with the first thing that is wrong.
         """
+        enter("verifying")
         try:
-            bundle = load(models / model / str(version))
+            bundle = load_version(models, model, version)
             manifest = bundle.manifest
-            if (manifest.model, manifest.version) != (model, version):
-                raise ManifestInvalid(
-                    f"manifest says {manifest.model} {manifest.version}, the directory "
-                    f"{model} {version}"
+            memory_bytes = estimate_bytes(bundle, self.item_cache_bytes)
+            if free_bytes is not None and memory_bytes > free_bytes:
+                raise Refused(
+                    "memory_budget",
+                    f"needs about {memory_bytes:,} bytes, {max(free_bytes, 0):,} of "
+                    "MULTIRANK_MEMORY_BUDGET_BYTES are free",
                 )
+            enter("loading")
             encoder = bundle.encoder()
             golden = bundle.golden()
-            stages = StagedModel(bundle, encoder, self.threads, self.item_cache_bytes, self.metrics)
+            stages = open_model(bundle, encoder, self.threads, self.item_cache_bytes, self.metrics)
         except BundleError as error:
             raise Refused(error.code, str(error)) from error
-        replay(stages, encoder, golden, manifest.task_names)
-        fusions = compile_fusions(models / model / FUSIONS_DIR, manifest)
+        replay(stages, golden, manifest.task_names)
+        formulas = admit_formulas(models / model / FUSIONS_DIR, manifest)
         try:
             self.load_features(bundle, encoder)
         except Exception as error:
             raise Refused("features_unusable", str(error)) from error
+        enter("warming")
         batcher = Batcher(
             model, stages, self.executor, self.row_budget, self.queue_rows, self.metrics
         )
-        self._warm_up(stages, encoder, golden, batcher)
-        return LoadedVersion(manifest, encoder, batcher, fusions)
+        self._warm_up(stages, golden, batcher)
+        return LoadedVersion(manifest, encoder, stages, batcher, formulas, memory_bytes)
 
-    def _warm_up(
-        self, stages: StagedModel, encoder: Encoder, golden: Golden, batcher: Batcher
-    ) -> None:
-        users = encoder.user(golden.users[:1], golden.contexts[:1])
+    def _warm_up(self, stages: Model, golden: Golden, batcher: Batcher) -> None:
+        users = UserSide(golden.users[:1], golden.contexts[:1])
         for rows in _WARM_UP_ROWS:
             rows = min(rows, self.row_budget)
             padded = uncached(golden.items[np.arange(rows) % len(golden.items)])
             started = time.monotonic()
-            stages.score(users, padded, np.zeros(rows, np.int64))
+            stages.score(users, [padded], np.zeros(rows, np.int64))
             batcher.cost.observe(rows, time.monotonic() - started)
 
 
-def replay(stages: StagedModel, encoder: Encoder, golden: Golden, tasks: tuple[str, ...]) -> None:
+def replay(stages: Model, golden: Golden, tasks: tuple[str, ...]) -> None:
     """Score the golden rows as a request would be scored, and compare.
 
     Raises:
         Refused: the graphs fail, or give other scores than torch did, or scores not finite.
     """
     try:
-        users = encoder.user(golden.users, golden.contexts)
-        scores = stages.score(users, uncached(golden.items), golden.user_row)
+        users = UserSide(golden.users, golden.contexts)
+        scores = stages.score(users, [uncached(golden.items)], golden.user_row)
     except Exception as error:  # rows of another layout, shapes that do not meet, a bad graph
         raise Refused("golden_failed", f"golden rows cannot be scored: {error}") from error
     if scores.shape != golden.scores.shape or scores.shape[1] != len(tasks):
@@ -150,19 +169,16 @@ def uncached(rows: Rows) -> Candidates:
     return Candidates(rows, np.full(len(rows), UNCACHED, np.uint64))
 
 
-def compile_fusions(directory: Path, manifest: Manifest) -> Mapping[str, CompiledFusion]:
-    """Compile every fusion of a model for one version's tasks and features.
+def admit_formulas(directory: Path, manifest: Manifest) -> Formulas:
+    """The formulas of a version that is about to be let in.
 
     Raises:
-        Refused: a file is wrong, or names a task or feature that the version lacks.
+        Refused: a file is wrong, or names a task or feature that the version lacks, and so does
+            what was live before it.
     """
-    if not directory.is_dir():
-        return {}  # a model without formulas can be asked for scores
-    kinds = manifest.features.kinds()
-    try:
-        return {
-            name: compile_fusion(fusion, manifest.task_names, kinds)
-            for name, fusion in load_fusions(directory).items()
-        }
-    except FusionError as error:
-        raise Refused("fusion_invalid", str(error)) from error
+    fitted = fit(directory, [(manifest, last_live(directory, manifest))])
+    (formulas,) = fitted.formulas
+    for name, reason in fitted.refused.items():
+        if name not in formulas.versions():
+            raise Refused("fusion_invalid", reason)
+    return formulas

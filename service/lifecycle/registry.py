@@ -1,89 +1,80 @@
-"""The registry: which version of each model is live, and who holds which.
+"""The registry: which version answers a request, and who holds which.
 
-It follows the models directory. A newer version goes through the gate on a thread of its own;
-when it is ready, new requests lease it, and the old one closes when its last lease ends. A
-version that is refused changes nothing but its own line in `/models`.
-
-    found -> loading -> ready -> draining -> closed
-                    \\-> refused
+`lease` is on the way of every request. Which versions there are is the follower's affair
+(`follower.py`): it brings them in, gives them their parts, and takes the parts away again. A
+version without a part closes when its last lease ends.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
 
-from bundle.store import model_names, versions
+import xxhash
+
 from service.errors import NoActiveModel, UnknownModel
-from service.lifecycle.gate import FUSIONS_DIR, Gate, Refused, compile_fusions
-from service.lifecycle.version import LoadedVersion
+from service.lifecycle.deployment import Deployment
+from service.lifecycle.version import LoadedVersion, State, VersionStatus
 from service.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-State = Literal["found", "loading", "ready", "draining", "closed", "refused"]
-Fingerprint = frozenset[tuple[str, int, int]]
 _CLOSED_KEPT = 5
-
-
-@dataclass(slots=True)
-class VersionStatus:
-    """What is known of a version. `reason` says why it was refused."""
-
-    version: int
-    state: State = "found"
-    reason: str | None = None
-    fingerprint: Fingerprint = frozenset()
+_HASHES = 1 << 64
 
 
 @dataclass(slots=True, eq=False)
 class Model:
-    """One model: the version that new requests lease, and what became of the others."""
+    """One model: who answers, and what became of all versions.
+
+    Attributes:
+        live: the stable version.
+        canary: answers users whose hash is below `canary_below`.
+        shadow: answers nobody.
+        deployment: the last one that could be read; None before that.
+        problem: what is wrong with the deployment file now.
+        refused_fusions: name -> why what is live under it is not what its file says.
+    """
 
     name: str
     live: LoadedVersion | None = None
+    canary: LoadedVersion | None = None
+    canary_below: int = 0
+    shadow: LoadedVersion | None = None
     loaded: dict[int, LoadedVersion] = field(default_factory=dict)
     statuses: dict[int, VersionStatus] = field(default_factory=dict)
-    fusions: Fingerprint = frozenset()
+    deployment: Deployment | None = None
+    problem: str | None = None
+    refused_fusions: Mapping[str, str] = field(default_factory=dict)
 
 
 class Registry:
-    """Follows a directory of published models.
+    """Hands out leases.
 
     Args:
-        poll_s: seconds between two looks at the directory.
+        on_closed: called with a version that nobody holds any more.
     """
 
-    def __init__(self, models: Path, gate: Gate, poll_s: float, metrics: Metrics) -> None:
-        self._directory = models
-        self._gate = gate
-        self._poll_s = poll_s
+    def __init__(self, metrics: Metrics, on_closed: Callable[[LoadedVersion], None]) -> None:
         self._metrics = metrics
+        self._on_closed = on_closed
         self._models: dict[str, Model] = {}
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
-        self._following: asyncio.Task[None] | None = None
 
     @property
     def models(self) -> list[Model]:
         """All models seen, by name."""
         return [self._models[name] for name in sorted(self._models)]
 
-    def start(self) -> None:
-        """Begin to follow the directory; the first versions are loaded in the background."""
-        self._following = asyncio.create_task(self._follow())
+    @property
+    def ready(self) -> bool:
+        """Whether there are models, and every one has a live version."""
+        return bool(self._models) and all(model.live for model in self._models.values())
 
-    async def stop(self) -> None:
-        """Stop following. Leases in hand stay good."""
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.gather(self._following, return_exceptions=True)
-        self._loader.shutdown(wait=True)
+    def model(self, name: str) -> Model:
+        """The model of that name, new if it was not seen before."""
+        return self._models.setdefault(name, Model(name))
 
     def least_wait_s(self) -> float:
         """Seconds that a request must expect to wait, whichever model it asks; 0 without any."""
@@ -91,18 +82,21 @@ class Registry:
         return min(live, default=0.0)
 
     @contextmanager
-    def lease(self, name: str | None, version: int | None) -> Iterator[LoadedVersion]:
+    def lease(
+        self, name: str | None, version: int | None, user: str | None = None
+    ) -> Iterator[LoadedVersion]:
         """Hold one version for the length of a request.
 
         Args:
             name: the model; None when only one is served.
-            version: a loaded version; None for the live one.
+            version: a loaded version; None for the one whose turn it is.
+            user: who is asked for; decides between the stable version and a canary.
 
         Raises:
             UnknownModel: no such model, or the version is not loaded, or `name` is needed.
             NoActiveModel: the model has no version that is ready.
         """
-        held = self._pick(name, version)
+        held = self._pick(name, version, user)
         leases = self._metrics.leases.labels(held.manifest.model, held.manifest.version)
         held.leases += 1
         leases.set(held.leases)
@@ -111,9 +105,10 @@ class Registry:
         finally:
             held.leases -= 1
             leases.set(held.leases)
-            self._close_if_drained(held)
+            if held.retired:
+                self._close_if_drained(held)
 
-    def _pick(self, name: str | None, version: int | None) -> LoadedVersion:
+    def _pick(self, name: str | None, version: int | None, user: str | None) -> LoadedVersion:
         if name is None:
             if len(self._models) > 1:
                 raise UnknownModel(f"model: name one of {', '.join(sorted(self._models))}")
@@ -131,122 +126,74 @@ class Registry:
                     f"version: {name} version {version} is not loaded; loaded: {loaded}"
                 )
             return model.loaded[version]
+        canary = model.canary
+        if canary and user is not None and user_hash(name, user) < model.canary_below:
+            return canary
         if model.live is None:
             raise NoActiveModel(f"{name}: no version is ready; see /models")
         return model.live
 
-    async def _follow(self) -> None:
-        while True:
-            try:
-                names = model_names(self._directory)
-            except Exception:  # an unreadable directory, say: what is live stays live
-                log.exception("cannot follow %s", self._directory)
-                names = []
-            for name in names:
-                model = self._models.setdefault(name, Model(name))
-                try:
-                    await self._load_newest(model)
-                    self._reload_fusions(model)
-                except Exception:
-                    log.exception("cannot follow %s", self._directory / name)
-            await asyncio.sleep(self._poll_s)
-
-    async def _load_newest(self, model: Model) -> None:
-        live = model.live.manifest.version if model.live else 0
-        for version in reversed(versions(self._directory, model.name)):
-            if version <= live:
-                return
-            fingerprint = self._gate_sees(model.name, version)
-            status = model.statuses.get(version)
-            if status and status.state == "refused" and status.fingerprint == fingerprint:
-                continue
-            model.statuses[version] = VersionStatus(version, fingerprint=fingerprint)
-            if await self._try_load(model, version):
-                return
-
-    def _gate_sees(self, model: str, version: int) -> Fingerprint:
-        """Changes with whatever a version may have been refused for: its files, or the formulas."""
-        directory = self._directory / model
-        return _fingerprint(directory / str(version)) | _fingerprint(directory / FUSIONS_DIR)
-
-    async def _try_load(self, model: Model, version: int) -> bool:
-        self._enter(model, version, "loading")
-        fusions = _fingerprint(self._directory / model.name / FUSIONS_DIR)
-        loop = asyncio.get_running_loop()
-        try:
-            loaded = await loop.run_in_executor(
-                self._loader, self._gate.admit, self._directory, model.name, version
-            )
-        except Refused as refusal:
-            self._refuse(model, version, refusal.reason, str(refusal))
-            return False
-        except Exception as error:
-            log.exception("%s version %d: loading failed", model.name, version)
-            self._refuse(model, version, "load_failed", str(error))
-            return False
-        model.fusions = fusions
-        previous, model.live = model.live, loaded
+    def bring_in(self, model: Model, loaded: LoadedVersion) -> None:
+        """A version is ready; `assign` gives it a part."""
+        version = loaded.manifest.version
         model.loaded[version] = loaded
-        self._enter(model, version, "ready")
+        self.enter(model, version, "ready")
         self._metrics.leases.labels(model.name, version).set(0)
-        self._metrics.swaps.labels(model.name).inc()
-        log.info("%s version %d is live", model.name, version)
-        if previous is not None:
-            self._enter(model, previous.manifest.version, "draining")
-            self._close_if_drained(previous)
-        return True
 
-    def _refuse(self, model: Model, version: int, reason: str, detail: str) -> None:
-        self._enter(model, version, "refused", f"{reason}: {detail}")
+    def assign(
+        self,
+        model: Model,
+        stable: LoadedVersion | None,
+        canary: LoadedVersion | None,
+        percent: float,
+        shadow: LoadedVersion | None,
+        pinned: Collection[int],
+    ) -> None:
+        """Give the loaded versions their parts, at once; who has none drains."""
+        if stable is not model.live and stable is not None:
+            self._metrics.swaps.labels(model.name).inc()
+            log.info("%s version %d is live", model.name, stable.manifest.version)
+        model.canary_below = int(percent / 100 * _HASHES)
+        model.live, model.canary, model.shadow = stable, canary, shadow
+        for version, loaded in list(model.loaded.items()):
+            loaded.retired = version not in pinned and loaded not in (stable, canary, shadow)
+            state: State = "draining" if loaded.retired else "ready"
+            if model.statuses[version].state != state:
+                self.enter(model, version, state)
+            if loaded.retired:
+                self._close_if_drained(loaded)
+
+    def refuse(self, model: Model, version: int, reason: str, detail: str) -> None:
+        """A version is not let in."""
+        self.enter(model, version, "refused", f"{reason}: {detail}")
         self._metrics.versions_refused.labels(model.name, reason).inc()
         kept = f"version {model.live.manifest.version} stays" if model.live else "none is live"
         log.error("%s version %d refused: %s: %s (%s)", model.name, version, reason, detail, kept)
 
-    def _reload_fusions(self, model: Model) -> None:
-        """Formulas are published without a new version; a wrong one leaves the old in place."""
-        directory = self._directory / model.name / FUSIONS_DIR
-        fingerprint = _fingerprint(directory)
-        if model.live is None or fingerprint == model.fusions:
-            return
-        model.fusions = fingerprint
-        try:
-            model.live.fusions = compile_fusions(directory, model.live.manifest)
-            log.info("%s: fusions are %s", model.name, ", ".join(model.live.fusions) or "none")
-        except Refused as refusal:
-            log.warning("%s: new fusions refused, the old ones stay: %s", model.name, refusal)
+    def enter(self, model: Model, version: int, state: State, reason: str | None = None) -> None:
+        """A version is in another state."""
+        status = model.statuses[version]
+        gauge = self._metrics.version_state
+        if status.state != "found":
+            self._metrics.forget(gauge, model.name, version, status.state)
+        gauge.labels(model.name, version, state).set(1)
+        status.state, status.reason = state, reason
 
     def _close_if_drained(self, held: LoadedVersion) -> None:
         model = self._models[held.manifest.model]
         version = held.manifest.version
-        if held.leases or model.live is held or model.loaded.get(version) is not held:
+        if held.leases or model.loaded.get(version) is not held:
             return
         del model.loaded[version]
-        self._enter(model, version, "closed")
-        self._metrics.leases.remove(model.name, version)
+        self.enter(model, version, "closed")
+        self._metrics.forget(self._metrics.leases, model.name, version)
+        self._on_closed(held)
         closed = [v for v, status in model.statuses.items() if status.state == "closed"]
         for old in sorted(closed)[:-_CLOSED_KEPT]:
             del model.statuses[old]
-            self._metrics.version_state.remove(model.name, old, "closed")
-
-    def _enter(self, model: Model, version: int, state: State, reason: str | None = None) -> None:
-        status = model.statuses[version]
-        gauge = self._metrics.version_state
-        if status.state != "found":
-            gauge.remove(model.name, version, status.state)
-        gauge.labels(model.name, version, state).set(1)
-        status.state, status.reason = state, reason
+            self._metrics.forget(self._metrics.version_state, model.name, old, "closed")
 
 
-def _fingerprint(directory: Path) -> Fingerprint:
-    """Names, sizes and times of the files of a directory: changes whenever one of them does."""
-    if not directory.is_dir():
-        return frozenset()
-    return frozenset(_look(path) for path in directory.iterdir())
-
-
-def _look(path: Path) -> tuple[str, int, int]:
-    try:
-        stat = path.stat()  # through links: a file that is linked in may change elsewhere
-    except OSError:
-        stat = path.lstat()  # a link that leads nowhere
-    return path.name, stat.st_size, stat.st_mtime_ns
+def user_hash(model: str, user: str) -> int:
+    """64 bits of a user's id; of every model other ones, so that canaries have other users."""
+    return xxhash.xxh3_64_intdigest(f"{model}\0{user}".encode())

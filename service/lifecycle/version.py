@@ -1,27 +1,79 @@
-"""One loaded model version: everything a request needs of it, and who holds it."""
+"""A model version on its way: what is known of it, and, once loaded, all that a request needs.
+
+found -> verifying -> loading -> warming -> ready -> draining -> closed
+               \\---------\\---------\\-> refused
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 from bundle.encoding import Encoder
 from bundle.manifest import Manifest
-from service.fusion.compile import CompiledFusion
+from service.lifecycle.formulas import Formulas
 from service.scoring.batcher import Batcher
+from service.scoring.stages import Model
+
+State = Literal[
+    "found", "verifying", "loading", "warming", "ready", "draining", "closed", "refused"
+]
+Fingerprint = frozenset[tuple[str, int, int]]
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(slots=True)
+class VersionStatus:
+    """What is known of a version.
+
+    Attributes:
+        reason: why it was refused.
+        fingerprint: of what it was judged by; while that is the same, it is not judged again.
+        beside: what was loaded when there was no memory for it.
+    """
+
+    version: int
+    state: State = "found"
+    reason: str | None = None
+    fingerprint: Fingerprint = frozenset()
+    beside: frozenset[tuple[str, int]] | None = None
+
+
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class LoadedVersion:
     """A version that was let in.
 
     Attributes:
-        fusions: name -> formula compiled for this version's tasks; replaced as a whole.
-        leases: requests that hold this version; it is closed only at zero.
+        formulas: compiled for this version's tasks; replaced as a whole.
+        memory_bytes: as `memory.estimate_bytes` has it.
+        leases: requests that hold this version.
+        retired: it has no part any more, and closes when nobody holds it.
     """
 
     manifest: Manifest
     encoder: Encoder
+    stages: Model
     batcher: Batcher
-    fusions: Mapping[str, CompiledFusion]
+    formulas: Formulas
+    memory_bytes: int = 0
     leases: int = 0
+    retired: bool = False
+
+
+def fingerprint(directory: Path) -> Fingerprint:
+    """Names, sizes and times of a directory's files but hidden ones: changes as they do."""
+    if not directory.is_dir():
+        return frozenset()
+    try:
+        files = [path for path in directory.iterdir() if path.name[0] != "."]
+    except PermissionError:
+        files = [directory]
+    return frozenset(map(_look, files))
+
+
+def _look(path: Path) -> tuple[str, int, int]:
+    try:
+        stat = path.stat()  # through links: a file that is linked in may change elsewhere
+    except OSError:
+        stat = path.lstat()  # a link that leads nowhere
+    return path.name, stat.st_size, stat.st_mtime_ns

@@ -13,18 +13,16 @@ Not thread-safe: one version's runs follow each other on one thread.
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
 
+from service.hash_index import ABSENT, HashIndex
 from service.metrics import Metrics
 
 Tensor = npt.NDArray[np.float32]
 UNCACHED = 0
 """The content of rows that are not to be cached: those with inline features."""
-
-_ABSENT = -1
 
 
 class ItemCache:
@@ -40,7 +38,8 @@ class ItemCache:
         self._tensors = np.empty((slots, width), np.float32)  # memory comes as slots are filled
         self._contents = np.zeros(slots, np.uint64)
         self._asked = np.zeros(slots, bool)
-        self._slot_of: dict[int, int] = {}
+        self._index = HashIndex(slots)
+        self._kept = 0
         self._hand = 0
         self._gathered = np.empty((0, width), np.float32)
         self._hits = metrics.item_cache.labels(model, "hit")
@@ -63,9 +62,8 @@ class ItemCache:
             float32 [N, P], good until the next call.
         """
         rows = len(contents)
-        keys = contents.tolist()
-        slots = np.fromiter(map(self._slot_of.get, keys, repeat(_ABSENT)), np.int64, rows)
-        absent = np.flatnonzero(slots == _ABSENT)
+        slots = self._index.find(contents)
+        absent = np.flatnonzero(slots == ABSENT)
         self._hits.inc(rows - len(absent))
         if len(absent) == rows:
             return self._compute(contents, absent, compute)
@@ -86,28 +84,29 @@ class ItemCache:
     ) -> Tensor:
         tensors = compute(absent)
         self._misses.inc(len(absent))
-        new: dict[int, int] = {}
-        for row, content in enumerate(contents[absent].tolist()):
-            new.setdefault(content, row)
-        new.pop(UNCACHED, None)
-        self._keep(new, tensors)
+        new, rows = np.unique(contents[absent], return_index=True)
+        cacheable = new != UNCACHED
+        self._keep(new[cacheable], tensors, rows[cacheable])
         return tensors
 
-    def _keep(self, new: dict[int, int], tensors: Tensor) -> None:
-        """Store `tensors[row]` for each content -> row, as far as there are slots."""
-        slots = self._free_slots(min(len(new), len(self._asked)))
-        contents = list(new)[: len(slots)]
-        rows = list(new.values())[: len(slots)]
+    def _keep(
+        self, contents: npt.NDArray[np.uint64], tensors: Tensor, rows: npt.NDArray[np.intp]
+    ) -> None:
+        """Store `tensors[rows]` for `contents`, as far as there are slots."""
+        slots = self._free_slots(min(len(contents), len(self._asked)))
+        contents, rows = contents[: len(slots)], rows[: len(slots)]
         evicted = self._contents[slots]
         evicted = evicted[evicted != UNCACHED]
-        for content in evicted.tolist():
-            del self._slot_of[content]
+        self._index.remove(evicted)
         self._tensors[slots] = tensors[rows]
         self._contents[slots] = contents
         self._asked[slots] = False
-        self._slot_of.update(zip(contents, slots.tolist(), strict=True))
-        self._evictions.inc(len(evicted))
-        self._bytes.set(len(self._slot_of) * self._tensors.shape[1] * 4)
+        displaced = self._index.put(contents, slots)
+        self._contents[displaced] = UNCACHED
+        self._asked[displaced] = False
+        self._kept += len(contents) - len(evicted) - len(displaced)
+        self._evictions.inc(len(evicted) + len(displaced))
+        self._bytes.set(self._kept * self._tensors.shape[1] * 4)
 
     def _free_slots(self, count: int) -> npt.NDArray[np.intp]:
         """`count` slots from the hand on that were not asked for since it last passed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -77,13 +78,18 @@ def test_a_broken_formula_leaves_the_old_one(
     expected = models_dir.expected(1).scores(USER, IDS, CONTEXT)
     write(models_dir.fusion, text)
 
-    service.expect_in_log(rf"new fusions refused, the old ones stay: .*{says}")
+    service.expect_in_log(rf"fusion default refused \(\w+ stays\): .*{says}")
     assert fusion_of(service) == old
     check_scores(service, fused(expected))
+    assert service.model(MODEL)["fusions"] == {"default": old}
+    assert re.search(says, service.model(MODEL)["fusions_refused"]["default"])
+    labels = {"model": MODEL, "fusion": "default"}
+    assert service.metric("multirank_fusions_refused_total", **labels) == 1
 
     write(models_dir.fusion, "formula: click")
     eventually(lambda: fusion_of(service) != old)
     check_scores(service, expected[:, 0])
+    assert service.model(MODEL)["fusions_refused"] == {}
 
 
 def test_files_that_an_editor_leaves_do_no_harm(models_dir: ModelsDirectory, serve: Serve) -> None:
@@ -120,6 +126,21 @@ def test_a_version_refused_for_its_formula_is_let_in_once_the_formula_fits(
 
     write(models_dir.fusion, "formula: click")  # which both versions have
     eventually(lambda: service.rank(**REQUEST)["model"]["version"] == version)
+
+
+def test_after_a_start_with_a_broken_formula_the_last_one_goes_on(
+    models_dir: ModelsDirectory, serve: Serve
+) -> None:
+    history = models_dir.fusion.parent / ".history" / "default.jsonl"
+    first = serve(models_dir.path)
+    eventually(history.exists)
+    live = fusion_of(first)
+    write(models_dir.fusion, "formula: [click")
+    first.expect_in_log("fusion default refused")
+
+    second = serve(models_dir.path)
+    assert fusion_of(second) == live
+    second.expect_in_log(rf"fusion default refused \({live} stays\): default.yaml:1:")
 
 
 def test_a_model_without_formulas_is_scored_but_not_ranked(

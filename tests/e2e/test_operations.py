@@ -16,8 +16,29 @@ def test_models_says_what_is_served(service: Service) -> None:
 
     fusion = service.rank(**GOOD)["fusion"]["version"]
     (model,) = answer.json()["models"]
+    (worker,) = model.pop("workers")
+    assert worker == {
+        "worker": 0,
+        "pid": service.process.pid,
+        "stale": False,
+        "generation": 0,
+        "stable": 1,
+        "canary": None,
+        "shadow": None,
+        "settled": True,
+    }
+    assert model["versions"][0].pop("memory_bytes") > 0
     assert model == {
         "name": MODEL,
+        "deployment": {
+            "generation": 0,
+            "stable": "newest",
+            "canary": None,
+            "shadow": None,
+            "pinned": [],
+        },
+        "problem": None,
+        "converged": True,
         "versions": [
             {
                 "version": 1,
@@ -30,6 +51,7 @@ def test_models_says_what_is_served(service: Service) -> None:
         ],
         "tasks": list(TASKS),
         "fusions": {"default": fusion},
+        "fusions_refused": {},
     }
 
 

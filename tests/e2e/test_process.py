@@ -82,8 +82,11 @@ def test_command_line_options_come_before_variables(served_models: Path, serve: 
     assert service.rank(**GOOD)["model"]["version"] == 1
 
 
-def test_an_asked_end_finishes_what_was_accepted(served_models: Path, serve: Serve) -> None:
-    service = serve(served_models, queue_rows=1_000_000)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_asked_end_finishes_what_was_accepted(
+    served_models: Path, serve: Serve, workers: int
+) -> None:
+    service = serve(served_models, queue_rows=1_000_000, workers=workers)
     requests = 24
     ids = [f"i{number}" for number in range(2000)]
     body = orjson.dumps(REQUEST | {"candidates": {"ids": ids}, "explain": True})
@@ -112,4 +115,4 @@ def test_an_asked_end_finishes_what_was_accepted(served_models: Path, serve: Ser
     service.process.wait(WAIT_S)
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{service.url}/healthz")
-    assert "Finished server process" in service.log()
+    assert service.log().count("Finished server process") == workers

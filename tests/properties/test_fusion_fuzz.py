@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.fusion.compile import compile_fusion
+from service.fusion.directory import load_fusions
 from service.fusion.errors import FusionError
-from service.fusion.formula import adhoc_fusion, load_fusions
+from service.fusion.formula import adhoc_fusion
 
 EXAMPLES = int(os.environ.get("MULTIRANK_EXAMPLES", "2000"))
 TASKS = ("click", "like")

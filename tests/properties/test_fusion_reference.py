@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from service.fusion.compile import compile_fusion
-from service.fusion.formula import adhoc_fusion, load_fusions
+from service.fusion.directory import load_fusions
+from service.fusion.formula import adhoc_fusion
 from tests.properties.fusion_formulas import Tree, formulas, render
 from tests.properties.fusion_reference import AmbiguousError, judge
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from bundle.encoding import Vocabularies
 from bundle.packing import hash_value
 from bundle.schema import (
     ENTITIES,
@@ -21,6 +20,7 @@ from bundle.schema import (
     IdList,
     Number,
 )
+from bundle.vocabulary import Vocabularies
 
 LARGEST = float(np.float32(3.4e38))
 

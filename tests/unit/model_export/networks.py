@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
-from bundle.encoding import Encoded, Encoder, Vocabularies
+from bundle.encoding import Encoded, Encoder
 from bundle.manifest import Task
 from bundle.packing import hash_value
 from bundle.rows import Rows
@@ -21,6 +21,7 @@ from bundle.schema import (
     IdList,
     Number,
 )
+from bundle.vocabulary import Vocabularies
 from model_export.models import families
 from model_export.models.base import MultiTaskModel
 from model_export.models.first_layer import FirstLayerModel
@@ -68,6 +69,22 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "experts": 3,
         "expert_layers": (8, 6),
         "attention_gate": 5,
+    },
+    "shared_bottom_din": {
+        "family": "shared_bottom",
+        "bottom_layers": (8, 6),
+        "history": {"encoder": "din", "feature": "history", "attention_layers": (7, 5)},
+    },
+    "mmoe_dien": {
+        "family": "mmoe",
+        "experts": 3,
+        "expert_layers": (8,),
+        "history": {"encoder": "dien", "feature": "history"},
+    },
+    "single_task_dien": {
+        "family": "single_task",
+        "task_layers": (8,),
+        "history": {"encoder": "dien", "feature": "history"},
     },
     "moe": {"family": "moe", "experts": 4, "expert_layers": (8, 6)},
     "cgc": {"family": "cgc", "task_experts": 2, "shared_experts": 1, "expert_layers": (8, 6)},

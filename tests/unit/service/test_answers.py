@@ -44,6 +44,7 @@ def ranked(answer: Scored, order: list[int], fused: list[float], **changes: Any)
         "fusion_name": "default",
         "fusion_version": "0123456789ab",
         "fusion_weights": {"w": 2.0},
+        "fusion_rule": "late",
         "order": np.array(order, np.intp),
         "fused": np.array(fused, np.float64),
         "explanation": None,
@@ -109,7 +110,12 @@ def test_a_ranking_is_in_its_order_and_may_be_shorter() -> None:
     rows = json.loads(ranked_answer(answer, columns=False))
     assert [(item["id"], item["score"]) for item in rows["items"]] == [("c", 1 / 3), ("a", 0.1)]
     assert [item["tasks"]["like"] for item in rows["items"]] == [3, 1]
-    assert rows["fusion"] == {"name": "default", "version": "0123456789ab", "weights": {"w": 2.0}}
+    assert rows["fusion"] == {
+        "name": "default",
+        "version": "0123456789ab",
+        "weights": {"w": 2.0},
+        "rule": "late",
+    }
     columns = json.loads(ranked_answer(answer, columns=True))
     assert (columns["ids"], columns["scores"]) == (["c", "a"], [1 / 3, 0.1])
     assert columns["tasks"]["like"] == [3, 1]

@@ -44,7 +44,7 @@ def test_a_small_request_has_sensible_defaults() -> None:
     assert (query.model, query.version, query.top_k, query.explain) == (None, None, None, False)
     assert (query.user_key, query.user_features, query.context) == ("u", {}, {})
     assert (query.item_ids, query.item_features) == (["a", "b"], {})
-    assert query.fusion == FusionChoice("default", {}, None)
+    assert query.fusion == FusionChoice(None, {}, None)
     assert (query.arrived, query.deadline) == (100.0, 100.5)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from pydantic import SecretStr, ValidationError
@@ -19,7 +18,9 @@ OTHER_VALUES: dict[str, tuple[str, object]] = {
     "user_features_file": ("users.parquet", Path("users.parquet")),
     "item_features_file": ("items.parquet", Path("items.parquet")),
     "feature_failure": ("error", "error"),
+    "threads": ("3", 3),
     "allow_request_formula": ("true", True),
+    "memory_budget_bytes": ("1000000", 1_000_000),
     "admin_token": ("secret", SecretStr("secret")),
     "log_level": ("debug", "debug"),
 }
@@ -150,5 +151,12 @@ def test_settings_are_frozen() -> None:
         settings.port = 1  # type: ignore[misc]
 
 
-def test_what_may_be_chosen() -> None:
-    assert get_args(Settings.model_fields["feature_failure"].annotation) == ("defaults", "error")
+def test_what_to_do_when_the_store_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().feature_failures == {"": "defaults"}
+    monkeypatch.setenv("MULTIRANK_FEATURE_FAILURE", "error, user=defaults,films/item=error")
+    failures = load_settings().feature_failures
+    assert failures == {"": "error", "user": "defaults", "films/item": "error"}
+    for wrong in ("", "sometimes", "user=", "user=never", "error,"):
+        monkeypatch.setenv("MULTIRANK_FEATURE_FAILURE", wrong)
+        with pytest.raises(SettingsInvalid, match=r"FEATURE_FAILURE: .*expected defaults"):
+            load_settings()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any, Literal
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import pytest
 
 from service.errors import FeatureStoreUnavailable
-from service.features.source import FeatureSource, Fetched
+from service.features.source import FeatureSource, Fetched, OnFailure
 from service.metrics import Metrics
 from tests.unit.service.features.fake_store import FEATURE_SET, LAYOUTS, FakeStore, key, row
 
@@ -21,7 +21,12 @@ class Bench:
     """A source on a fake store, and its metrics."""
 
     def __init__(
-        self, store: FakeStore, on_failure: Literal["defaults", "error"], timeout_s: float
+        self,
+        store: FakeStore,
+        on_failure: Mapping[str, OnFailure],
+        timeout_s: float,
+        stale_s: float = 0.0,
+        ttl_s: float = 60.0,
     ) -> None:
         self.store = store
         self.metrics = Metrics()
@@ -30,12 +35,13 @@ class Bench:
             timeout_s=timeout_s,
             on_failure=on_failure,
             cache_bytes=1 << 20,
-            ttl_s=60.0,
+            ttl_s=ttl_s,
+            stale_s=stale_s,
             metrics=self.metrics,
         )
 
     async def fetch(self, user: str | None, *items: str, budget_s: float = PATIENCE_S) -> Fetched:
-        return await self.source.fetch(FEATURE_SET, LAYOUTS, user, items, budget_s)
+        return await self.source.fetch(FEATURE_SET, LAYOUTS, user, list(items), budget_s)
 
     def count(self, entity: str, outcome: str) -> float:
         labels = {"entity": entity, "outcome": outcome}
@@ -53,11 +59,15 @@ class Bench:
 def on_bench(
     test: Callable[[Bench], Awaitable[None]],
     rows: dict[str, bytes] | None = None,
-    on_failure: Literal["defaults", "error"] = "defaults",
+    on_failure: OnFailure | Mapping[str, OnFailure] = "defaults",
     timeout_s: float = PATIENCE_S,
+    stale_s: float = 0.0,
+    ttl_s: float = 60.0,
 ) -> None:
+    policy = {"": on_failure} if isinstance(on_failure, str) else on_failure
+
     async def run() -> None:
-        bench = Bench(FakeStore(rows), on_failure, timeout_s)
+        bench = Bench(FakeStore(rows), policy, timeout_s, stale_s, ttl_s)
         bench.source.start()
         await asyncio.sleep(0)
         await test(bench)
@@ -189,6 +199,7 @@ def test_rows_that_cannot_be_trusted_are_counted_and_said(blob: bytes, outcome: 
         assert fetched.items.found.tolist() == [True, False]
         assert LAYOUTS["item"].missing(fetched.items.rows)[1].all()
         assert fetched.reasons == [f"item_{outcome}"]
+        assert (await bench.fetch("u", "a", "b")).reasons == [f"item_{outcome}"]  # from process too
         assert bench.count("item", outcome) == 1
         assert bench.count("item", "found") == 1
 
@@ -235,8 +246,11 @@ def test_an_operator_may_want_an_error_instead(late: bool) -> None:
             bench.store.failure = FeatureStoreUnavailable("fake: connection refused")
         with pytest.raises(FeatureStoreUnavailable) as caught:
             await bench.fetch("u", "a", budget_s=0.01)
-        assert ("no answer within 10 ms" if late else "connection refused") in caught.value.detail
-        assert bench.failures("fake_timeout" if late else "fake_unavailable") == 1
+        reason = "fake_timeout" if late else "fake_unavailable"
+        assert caught.value.detail.startswith(
+            f"{reason}: 1 user rows could not be read within 5 ms"
+        )
+        assert bench.failures(reason) == 1
 
     on_bench(test, ROWS, on_failure="error")
 
@@ -253,6 +267,9 @@ def test_a_late_read_is_not_waited_for_and_not_cancelled(budget_s: float, timeou
         bench.store.open.set()
         await asyncio.sleep(0.001)
         assert bench.store.ended == 1
+        # and what it brought is kept
+        assert prices(await bench.fetch("u", "a")) == [1.5]
+        assert len(bench.store.reads) == 1
 
     on_bench(test, ROWS, timeout_s=timeout_s)
 
@@ -280,7 +297,7 @@ def test_closing_waits_for_late_reads(caplog: pytest.LogCaptureFixture) -> None:
 
     with caplog.at_level(logging.WARNING):
         on_bench(test, ROWS)
-    assert "a late read of the feature store failed" in caplog.text
+    assert "features are missing: fake: gone" in caplog.text
 
 
 def test_closing_waits_for_reads_whose_request_has_left() -> None:
@@ -323,3 +340,176 @@ def test_two_layouts_of_one_feature_set_do_not_meet() -> None:
         assert prices(await bench.fetch("u", "a")) == [1.5]
 
     on_bench(test, ROWS)
+
+
+def test_what_several_requests_want_is_read_once() -> None:
+    async def test(bench: Bench) -> None:
+        bench.store.open.clear()
+        first = asyncio.ensure_future(bench.fetch("u", "a", "b"))
+        await asyncio.sleep(0.001)
+        second = asyncio.ensure_future(bench.fetch("u", "c", "a"))
+        third = asyncio.ensure_future(bench.fetch(None, "b"))
+        await asyncio.sleep(0.001)
+        bench.store.open.set()
+        assert prices(await first) == [1.5, 2.5]
+        assert prices(await second) == [3.5, 1.5]
+        assert (await second).users.found.tolist() == [True]
+        assert prices(await third) == [2.5]
+        assert bench.store.reads == [[*ROWS], [key("item", "c")]]
+
+    on_bench(test, ROWS | {key("item", "c"): row("item", id="c", price=3.5)})
+
+
+def test_an_id_asked_for_twice_is_read_once() -> None:
+    async def test(bench: Bench) -> None:
+        assert prices(await bench.fetch("u", "a", "b", "a")) == [1.5, 2.5, 1.5]
+        assert bench.store.reads == [[*ROWS]]
+
+    on_bench(test, ROWS)
+
+
+def test_nobody_joins_a_read_of_what_has_changed_since() -> None:
+    async def test(bench: Bench) -> None:
+        bench.store.open.clear()
+        before = asyncio.ensure_future(bench.fetch("u", "a"))
+        await asyncio.sleep(0.001)
+        bench.store.rows[key("item", "a")] = row("item", id="a", price=9.0)
+        assert bench.store.changed is not None
+        bench.store.changed([key("item", "a")])
+        after = asyncio.ensure_future(bench.fetch("u", "a"))
+        await asyncio.sleep(0.001)
+        bench.store.open.set()
+        assert prices(await before) == [1.5]
+        assert prices(await after) == [9.0]
+        assert prices(await bench.fetch("u", "a")) == [9.0]
+
+    on_bench(test, dict(ROWS))
+
+
+def test_a_request_that_leaves_takes_nothing_from_those_who_joined() -> None:
+    async def test(bench: Bench) -> None:
+        bench.store.open.clear()
+        leaving = asyncio.ensure_future(bench.fetch("u", "a"))
+        await asyncio.sleep(0.001)
+        staying = asyncio.ensure_future(bench.fetch("u", "a"))
+        await asyncio.sleep(0.001)
+        leaving.cancel()
+        bench.store.open.set()
+        assert prices(await staying) == [1.5]
+        assert len(bench.store.reads) == 1
+
+    on_bench(test, ROWS)
+
+
+def test_half_of_what_a_request_has_left_is_for_its_features() -> None:
+    async def test(bench: Bench) -> None:
+        bench.store.open.clear()
+        with pytest.raises(FeatureStoreUnavailable, match="within 20 ms"):
+            await bench.fetch("u", "a", budget_s=0.04)
+
+    on_bench(test, ROWS, on_failure="error")
+
+
+class TestWithoutTheStore:
+    """Old rows first, up to their age; then defaults or an error, as the operator wants."""
+
+    def test_old_rows_serve_and_are_counted(self) -> None:
+        async def test(bench: Bench) -> None:
+            await bench.fetch("u", "a", "nothing")
+            bench.store.generation += 1  # any row may have changed since
+            bench.store.failure = FeatureStoreUnavailable("fake: gone")
+            fetched = await bench.fetch("u", "a", "b", "nothing")
+            assert fetched.stale == {"user": 1, "item": 1}
+            assert fetched.reasons == ["fake_unavailable", "user_stale", "item_stale"]
+            assert fetched.items.found.tolist() == [True, False, False]
+            assert prices(fetched)[0] == 1.5
+            assert (bench.count("item", "stale"), bench.count("item", "unread")) == (1, 2)
+
+        on_bench(test, ROWS, stale_s=60.0)
+
+    def test_rows_that_have_changed_serve_until_they_can_be_read(self) -> None:
+        async def test(bench: Bench) -> None:
+            await bench.fetch("u", "a")
+            bench.store.rows[key("item", "a")] = row("item", id="a", price=9.0)
+            bench.store.failure = FeatureStoreUnavailable("fake: gone")
+            assert bench.store.changed is not None
+            bench.store.changed([key("item", "a")])
+            fetched = await bench.fetch("u", "a")
+            assert (prices(fetched), fetched.stale) == ([1.5], {"item": 1})
+            bench.store.failure = None
+            fetched = await bench.fetch("u", "a")
+            assert (prices(fetched), fetched.stale, fetched.reasons) == ([9.0], {}, [])
+
+        on_bench(test, dict(ROWS), stale_s=60.0)
+
+    def test_older_than_the_set_age_they_do_not(self) -> None:
+        async def test(bench: Bench) -> None:
+            await bench.fetch("u", "a")
+            await asyncio.sleep(0.06)
+            bench.store.failure = FeatureStoreUnavailable("fake: gone")
+            fetched = await bench.fetch("u", "a")
+            assert (fetched.stale, fetched.reasons) == ({}, ["fake_unavailable"])
+            assert not fetched.items.found.any()
+
+        on_bench(test, ROWS, stale_s=0.05, ttl_s=0.01)
+
+    @pytest.mark.parametrize(
+        ("policy", "error"),
+        [
+            ({"": "error"}, True),
+            ({"": "defaults", "item": "error"}, True),
+            ({"": "defaults", "user": "error"}, False),
+            ({"": "error", FEATURE_SET: "defaults"}, False),
+            ({"": "defaults", FEATURE_SET: "defaults", f"{FEATURE_SET}/item": "error"}, True),
+            ({"": "defaults", "another": "error", "another/item": "error"}, False),
+        ],
+    )
+    def test_the_closest_setting_counts(self, policy: Mapping[str, OnFailure], error: bool) -> None:
+        async def test(bench: Bench) -> None:
+            bench.store.failure = FeatureStoreUnavailable("fake: gone")
+            if error:
+                with pytest.raises(FeatureStoreUnavailable, match="1 item rows"):
+                    await bench.fetch(None, "a")
+            else:
+                assert (await bench.fetch(None, "a")).reasons == ["fake_unavailable"]
+
+        on_bench(test, ROWS, on_failure=policy)
+
+    def test_old_rows_are_better_than_an_error(self) -> None:
+        async def test(bench: Bench) -> None:
+            await bench.fetch("u", "a")
+            bench.store.generation += 1
+            bench.store.failure = FeatureStoreUnavailable("fake: gone")
+            assert (await bench.fetch("u", "a")).stale == {"user": 1, "item": 1}
+
+        on_bench(test, ROWS, on_failure="error", stale_s=60.0)
+
+    def test_it_is_left_alone_and_asked_again(self) -> None:
+        async def test(bench: Bench) -> None:
+            bench.store.failure = FeatureStoreUnavailable("fake: gone")
+            for _ in range(3):
+                assert (await bench.fetch("u", "a")).reasons == ["fake_unavailable"]
+            assert (await bench.fetch("u", "a")).reasons == ["fake_circuit_open"]
+            assert len(bench.store.reads) == 3
+            assert bench.failures("fake_circuit_open") == 1
+            bench.store.failure = None
+            while (fetched := await bench.fetch("u", "a")).reasons:
+                assert fetched.reasons == ["fake_circuit_open"]
+                await asyncio.sleep(0.01)
+            assert prices(fetched) == [1.5]
+            assert len(bench.store.reads) == 4
+
+        on_bench(test, ROWS)
+
+    def test_late_answers_count_and_an_answer_after_all_makes_up_for_them(self) -> None:
+        async def test(bench: Bench) -> None:
+            bench.store.open.clear()
+            for number in range(3):
+                fetched = await bench.fetch(None, f"i{number}")
+                assert fetched.reasons == ["fake_timeout"]
+            assert (await bench.fetch(None, "a")).reasons == ["fake_circuit_open"]
+            bench.store.open.set()
+            await asyncio.sleep(0.001)
+            assert prices(await bench.fetch(None, "a")) == [1.5]
+
+        on_bench(test, ROWS, timeout_s=0.01)

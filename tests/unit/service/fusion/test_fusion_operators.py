@@ -132,4 +132,4 @@ def test_a_bad_candidate_changes_nothing_for_the_others() -> None:
 @pytest.mark.parametrize("name", OPERATORS)
 def test_the_table_has_every_rule(name: str) -> None:
     written = name if name in KEYWORDS or not name.isidentifier() else f"{name}("
-    assert written.removeprefix("unary ") in (TABLE or "")
+    assert written.removeprefix("unary ").removeprefix("text ") in (TABLE or "")

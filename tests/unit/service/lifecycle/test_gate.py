@@ -21,7 +21,7 @@ from bundle.store import Bundle, publish
 from service.lifecycle.gate import FeatureLoader, Gate, Refused
 from service.lifecycle.version import LoadedVersion
 from service.metrics import Metrics
-from service.values import Candidates
+from service.values import Candidates, UserSide
 from tests.unit.bundle.tiny import (
     SCHEMA,
     describe,
@@ -66,7 +66,7 @@ def admit(models: Path, executor: ThreadPoolExecutor) -> Admit:
             item_cache_bytes=1 << 16,
             metrics=Metrics(),
         )
-        return gate.admit(models, "tiny", version)
+        return gate.admit(models, "tiny", version, None, lambda state: None)
 
     return admit_version
 
@@ -88,14 +88,16 @@ def test_a_good_version_is_let_in_and_scores_as_it_should(
     assert version.batcher.cost.predict(1) > 0.0  # learned while it was warmed up
 
     encoder = version.encoder
-    users = encoder.user(
-        encoder.layouts["user"].pack({"age": [50]}, 1), encoder.layouts["context"].empty(1)
-    )
+    user = encoder.layouts["user"].pack({"age": [50]}, 1)
+    context = encoder.layouts["context"].empty(1)
     rows = item_rows(encoder, ["14", "unknown", "10"])
     content = encoder.layouts["item"].content_hash(rows)
-    expected = reference_scores(users, encoder.item(rows), np.zeros(3, np.int64), tasks=2)
+    expected = reference_scores(
+        encoder.user(user, context), encoder.item(rows), np.zeros(3, np.int64), tasks=2
+    )
     for _ in range(2):  # the second time from the item cache
-        scoring = version.batcher.score(users, Candidates(rows, content), time.monotonic() + 60)
+        users, items = UserSide(user, context), Candidates(rows, content)
+        scoring = version.batcher.score(users, items, time.monotonic() + 60)
         np.testing.assert_allclose(asyncio.run(answered(scoring)).scores, expected, rtol=1e-5)
 
 
@@ -201,8 +203,8 @@ def other_array(file: str, **arrays: Any) -> Change:
         (lambda path: None, None, ""),
         (rewrite_constant("bias", 0.01), "golden_mismatch", "away from the exporter's"),
         (rewrite_constant("bias", float("nan")), "scores_not_finite", "not finite: click"),
-        (swap_sides, "manifest_invalid", "user.onnx: has inputs"),
-        (lambda path: (path / "user.onnx").write_bytes(b"no graph"), "manifest_invalid", "refuses"),
+        (swap_sides, "graph_mismatch", "user.onnx: has inputs"),
+        (lambda path: (path / "user.onnx").write_bytes(b"no graph"), "graph_invalid", "refuses"),
         (
             other_array(VOCABULARIES_FILE, **{"item.id": np.zeros(5, np.uint64)}),
             "manifest_invalid",
@@ -280,9 +282,9 @@ def test_a_stage_of_another_width_is_refused(models: Path, admit: Admit, tmp_pat
 def test_formulas_are_compiled_for_the_version(models: Path, admit: Admit, tmp_path: Path) -> None:
     publish(write_bundle(tmp_path / "tiny"), models)
     fusions = models / "tiny" / "fusions"
-    assert admit().fusions == {}
+    assert admit().formulas.fusions == {}
     (fusions / "default.yaml").write_text("formula: click * like + item.price\n")
-    assert list(admit().fusions) == ["default"]
+    assert list(admit().formulas.fusions) == ["default"]
     (fusions / "second.yaml").write_text("formula: click + shares\n")
     reason, detail = refusal(admit)
     assert reason == "fusion_invalid"
@@ -293,4 +295,4 @@ def test_formulas_are_compiled_for_the_version(models: Path, admit: Admit, tmp_p
 def test_a_model_may_have_no_formulas(models: Path, admit: Admit, tmp_path: Path) -> None:
     publish(write_bundle(tmp_path / "tiny"), models)
     (models / "tiny" / "fusions").rmdir()
-    assert admit().fusions == {}
+    assert admit().formulas.fusions == {}

@@ -16,10 +16,14 @@ import pytest
 from bundle.manifest import Manifest
 from bundle.store import load
 from service.errors import NoActiveModel, UnknownModel
+from service.lifecycle.board import Board
+from service.lifecycle.follower import Follower
+from service.lifecycle.formulas import Formulas
 from service.lifecycle.gate import Gate, Refused
 from service.lifecycle.registry import Model, Registry
-from service.lifecycle.version import LoadedVersion
+from service.lifecycle.version import LoadedVersion, State
 from service.metrics import Metrics
+from service.worker import ALONE
 from tests.unit.bundle.tiny import write_bundle
 from tests.unit.service.scoring.fake_stages import until
 
@@ -40,21 +44,41 @@ class FakeGate:
         self.open = threading.Event()
         self.open.set()
 
-    def admit(self, models: Path, model: str, version: int) -> LoadedVersion:
+    def admit(
+        self,
+        models: Path,
+        model: str,
+        version: int,
+        free_bytes: int | None,
+        enter: Callable[[State], None],
+    ) -> LoadedVersion:
         self.admitted.append((model, version))
+        enter("loading")
         assert self.open.wait(10)
         if error := self.refused.get((model, version)):
             raise error
         manifest = self._manifest.model_copy(update={"model": model, "version": version})
-        return LoadedVersion(manifest, cast("Any", None), cast("Any", None), {})
+        nothing = cast("Any", None)
+        loaded = LoadedVersion(manifest, nothing, nothing, nothing, Formulas(), memory_bytes=100)
+        if free_bytes is not None and free_bytes < loaded.memory_bytes:
+            raise Refused("memory_budget", "no room")
+        return loaded
 
 
 class Bench:
-    def __init__(self, directory: Path, manifest: Manifest) -> None:
+    def __init__(self, directory: Path, manifest: Manifest, budget: int | None = None) -> None:
         self.directory = directory
         self.metrics = Metrics()
         self.gate = FakeGate(manifest)
-        self.registry = Registry(directory, cast("Gate", self.gate), 0.002, self.metrics)
+        self.closed: list[int] = []
+        self.registry = Registry(
+            self.metrics, lambda closed: self.closed.append(closed.manifest.version)
+        )
+        gate = cast("Gate", self.gate)
+        self.board = Board(ALONE, 0.002)
+        self.follower = Follower(
+            directory, self.registry, gate, 0.002, budget, self.metrics, self.board
+        )
 
     def publish(self, version: int, model: str = "tiny") -> Path:
         path = self.directory / model / str(version)
@@ -102,12 +126,12 @@ def on_bench(tmp_path: Path, manifest: Manifest) -> OnBench:
     def run(test: Callable[[Bench], Awaitable[None]]) -> None:
         async def started() -> None:
             bench = Bench(tmp_path / "models", manifest)
-            bench.registry.start()
+            bench.follower.start()
             try:
                 await asyncio.wait_for(cast("Any", test(bench)), 20)
             finally:
                 bench.gate.open.set()
-                await bench.registry.stop()
+                await bench.follower.stop()
 
         asyncio.run(started())
 
@@ -356,7 +380,7 @@ def test_new_formulas_need_no_new_version(
 
         def formulas() -> dict[str, str]:
             with lease(bench, "tiny") as held:
-                return {name: fusion.version for name, fusion in held.fusions.items()}
+                return {name: fusion.version for name, fusion in held.formulas.fusions.items()}
 
         (fusions / "default.yaml").write_text("formula: click\n")
         await until(lambda: list(formulas()) == ["default"])
@@ -365,7 +389,7 @@ def test_new_formulas_need_no_new_version(
         await until(lambda: formulas() != first)
         second = formulas()
         (fusions / "default.yaml").write_text("formula: click + no_such_task\n")
-        await until(lambda: "new fusions refused, the old ones stay" in caplog.text)
+        await until(lambda: "fusion default refused" in caplog.text)
         assert "unknown name 'no_such_task'" in caplog.text
         assert formulas() == second
         (fusions / "default.yaml").write_text("formula: click\n")
@@ -406,7 +430,7 @@ def test_stopping_leaves_leases_good(on_bench: OnBench) -> None:
         bench.publish(1)
         await bench.until_live(1)
         with lease(bench) as held:
-            await bench.registry.stop()
+            await bench.follower.stop()
             assert held.leases == 1
             with lease(bench) as other:
                 assert other is held

@@ -1,0 +1,1 @@
+"""`make chaos`: what becomes of requests while their features' Redis fails in ten ways."""

@@ -1,0 +1,1 @@
+"""`multirank fusion`: what product teams do to formulas, without a running service."""

@@ -1,0 +1,298 @@
+"""Following the models directory: what its deployment files say is loaded, and given its part.
+
+    look -> deployment -> wanted versions -> load what is not there -> assign parts -> look again
+
+What is wanted is worked out afresh at every look, from the files alone, so that a process that was
+killed in the middle of a swap begins where the deployment file stands. One version is loaded at a
+time, on a thread of its own; all others go on meanwhile, and so does the following.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundle.store import model_names, versions
+from service.lifecycle import memory
+from service.lifecycle.board import Board
+from service.lifecycle.deployment import (
+    NEWEST,
+    Deployment,
+    DeploymentInvalid,
+    in_words,
+    stables_before,
+)
+from service.lifecycle.deployment_file import read
+from service.lifecycle.formulas import FUSIONS_DIR
+from service.lifecycle.fusion_files import FusionFiles
+from service.lifecycle.gate import Gate, Refused
+from service.lifecycle.registry import Model, Registry
+from service.lifecycle.report import part
+from service.lifecycle.version import Fingerprint, LoadedVersion, State, VersionStatus, fingerprint
+from service.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+_LETTING_GO_S = 1.0
+"""After a version has closed: by then nothing of its last request is left that holds it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The versions that a deployment gives a part; `stable` is None while there is none."""
+
+    stable: int | None
+    canary: int | None
+    shadow: int | None
+    pinned: tuple[int, ...]
+
+    def in_order(self) -> list[int]:
+        """What is loaded first comes first."""
+        parts = (self.stable, self.canary, self.shadow, *self.pinned)
+        return list(dict.fromkeys(each for each in parts if each is not None))
+
+
+class Follower:
+    """Follows a directory of published models.
+
+    Args:
+        poll_s: seconds between two looks at the directory.
+        memory_budget_bytes: of all loaded versions together; None for no limit.
+        board: told after every look what this worker serves.
+
+    Attributes:
+        looked: set once every version that was wanted at the start is live or refused.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        registry: Registry,
+        gate: Gate,
+        poll_s: float,
+        memory_budget_bytes: int | None,
+        metrics: Metrics,
+        board: Board,
+    ) -> None:
+        self._directory = directory
+        self._registry = registry
+        self._gate = gate
+        self._poll_s = poll_s
+        self._budget = memory_budget_bytes
+        self._metrics = metrics
+        self._board = board
+        self.looked = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._following: asyncio.Task[None] | None = None
+        self._loading: asyncio.Task[None] | None = None
+        self._fusions: dict[str, FusionFiles] = {}
+        self._releasing: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Begin to follow; the first versions are loaded in the background."""
+        self._following = asyncio.create_task(self._follow())
+
+    async def stop(self) -> None:
+        """Stop following. Leases in hand stay good."""
+        tasks = [each for each in (self._following, self._loading, *self._releasing) if each]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._loader.shutdown(wait=True)
+
+    def wake(self) -> None:
+        """Look at once: something has changed."""
+        self._wake.set()
+
+    def _report(self) -> None:
+        settled = {model: self._settled(model) for model in self._registry.models}
+        self._board.put({model.name: part(model, done) for model, done in settled.items()})
+        if all(settled.values()):
+            self.looked.set()
+
+    def _settled(self, model: Model) -> bool:
+        """Whether all parts are given as the deployment says, as far as its versions allow."""
+        wanted = self._wanted(model)
+        return model.problem is None and not any(
+            self._must_load(model, each) for each in wanted.in_order()
+        )
+
+    async def _follow(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                names = model_names(self._directory)
+            except Exception:  # an unreadable directory, say: what is live stays live
+                log.exception("cannot follow %s", self._directory)
+                names = []
+            for name in names:
+                model = self._registry.model(name)
+                try:
+                    self._follow_model(model)
+                    await self.follow_fusions(model)
+                except Exception:
+                    log.exception("cannot follow %s", self._directory / name)
+            if self._loading is None:
+                self._load_next()
+            self._report()
+            timer = asyncio.get_running_loop().call_later(self._poll_s, self._wake.set)
+            await self._wake.wait()
+            timer.cancel()
+
+    def _follow_model(self, model: Model) -> None:
+        self._read_deployment(model)
+        wanted = self._wanted(model)
+        loaded, live = model.loaded, model.live
+        stable = live if wanted.stable is None else loaded.get(wanted.stable, live)
+        canary = loaded.get(wanted.canary) if wanted.canary else None
+        shadow = loaded.get(wanted.shadow) if wanted.shadow else None
+        roles = model.deployment.roles if model.deployment else None
+        percent = roles.canary.percent if roles and roles.canary else 0.0
+        self._registry.assign(model, stable, canary, percent, shadow, wanted.pinned)
+
+    def _read_deployment(self, model: Model) -> None:
+        try:
+            deployment = read(self._directory, model.name)
+        except DeploymentInvalid as error:
+            self._keep_deployment(model, str(error))
+            return
+        model.problem = None
+        if deployment != model.deployment:
+            before, model.deployment = model.deployment, deployment
+            self._metrics.deployment_generation.labels(model.name).set(deployment.generation)
+            if before is not None or deployment.generation:
+                log.info("%s: deployment %s", model.name, in_words(deployment))
+
+    def _keep_deployment(self, model: Model, problem: str) -> None:
+        if model.problem != problem:
+            kept = "the last one stays" if model.deployment else "nothing is served"
+            log.error("%s: deployment refused: %s (%s)", model.name, problem, kept)
+            self._metrics.deployments_refused.labels(model.name).inc()
+        model.problem = problem
+
+    def _wanted(self, model: Model) -> Wanted:
+        if model.deployment is None:
+            return Wanted(None, None, None, ())
+        roles = model.deployment.roles
+        return Wanted(
+            self._stable(model, model.deployment),
+            roles.canary.version if roles.canary else None,
+            roles.shadow.version if roles.shadow else None,
+            roles.pinned,
+        )
+
+    def _stable(self, model: Model, deployment: Deployment) -> int | None:
+        stable = deployment.roles.stable
+        if stable == NEWEST:
+            return self._newest(model)
+        if model.live is None and self._was_refused(model, stable):
+            # as a running service would have kept it: the one before is better than none
+            for before in reversed(stables_before(deployment)):
+                if before != NEWEST and not self._was_refused(model, before):
+                    return before
+        return stable
+
+    def _newest(self, model: Model) -> int | None:
+        """The newest version that was not refused; never one older than the live one."""
+        live = model.live.manifest.version if model.live else 0
+        newer = [each for each in versions(self._directory, model.name) if each > live]
+        for version in reversed(newer):
+            if version in model.loaded or not self._was_refused(model, version):
+                return version
+        return live or None
+
+    def _was_refused(self, model: Model, version: int) -> bool:
+        """Whether it would be refused again: nothing that it was judged by has changed."""
+        status = model.statuses.get(version)
+        if status is None or status.state != "refused":
+            return False
+        if status.beside is not None and status.beside != self._loaded_now():
+            return False
+        return status.fingerprint == self._gate_sees(model.name, version)
+
+    def _must_load(self, model: Model, version: int) -> bool:
+        return version not in model.loaded and not self._was_refused(model, version)
+
+    def _gate_sees(self, model: str, version: int) -> Fingerprint:
+        """Changes with whatever a version may have been refused for: its files, or the formulas."""
+        directory = self._directory / model
+        return fingerprint(directory / str(version)) | fingerprint(directory / FUSIONS_DIR)
+
+    def _loaded_now(self) -> frozenset[tuple[str, int]]:
+        return frozenset((m.name, v) for m in self._registry.models for v in m.loaded)
+
+    def _load_next(self) -> None:
+        wanted = [(model, self._wanted(model).in_order()) for model in self._registry.models]
+        for place in range(max((len(each) for _, each in wanted), default=0)):
+            for model, in_order in wanted:  # the stable versions of all models come first
+                if place < len(in_order) and self._must_load(model, in_order[place]):
+                    self._loading = asyncio.create_task(self._load(model, in_order[place]))
+                    return
+
+    async def _load(self, model: Model, version: int) -> None:
+        seen = self._gate_sees(model.name, version)
+        model.statuses[version] = VersionStatus(version, fingerprint=seen)
+        loop = asyncio.get_running_loop()
+
+        def enter(state: State) -> None:
+            loop.call_soon_threadsafe(self._registry.enter, model, version, state)
+
+        try:
+            loaded = await loop.run_in_executor(
+                self._loader,
+                self._gate.admit,
+                self._directory,
+                model.name,
+                version,
+                self._free_bytes(),
+                enter,
+            )
+        except Refused as refusal:
+            self._registry.refuse(model, version, refusal.reason, str(refusal))
+            if refusal.for_memory:
+                model.statuses[version].beside = self._loaded_now()
+        except Exception as error:
+            log.exception("%s version %d: loading failed", model.name, version)
+            self._registry.refuse(model, version, "load_failed", str(error))
+        else:
+            self._registry.bring_in(model, loaded)
+        finally:
+            self._loading = None
+            self.wake()
+
+    def _free_bytes(self) -> int | None:
+        if self._budget is None:
+            return None
+        loaded = [each for model in self._registry.models for each in model.loaded.values()]
+        return self._budget - sum(each.memory_bytes for each in loaded)
+
+    async def follow_fusions(self, model: Model) -> None:
+        """Bring formulas and rules that have changed to the versions that requests can reach."""
+        served = [each for each in model.loaded.values() if not each.retired]
+        if served:
+            files = self._fusion_files(model.name)
+            await files.follow(served)
+            model.refused_fusions = files.refused
+
+    def _fusion_files(self, model: str) -> FusionFiles:
+        directory = self._directory / model / FUSIONS_DIR
+        return self._fusions.setdefault(model, FusionFiles(directory, model, self._metrics))
+
+    def release(self, closed: LoadedVersion) -> None:
+        """Let go of a version's memory, on the loading thread, once nothing refers to it."""
+        task = asyncio.get_running_loop().create_task(self._release([closed]))
+        self._releasing.add(task)
+        task.add_done_callback(self._releasing.discard)
+
+    async def _release(self, held: list[LoadedVersion]) -> None:
+        await asyncio.sleep(_LETTING_GO_S)
+        await asyncio.get_running_loop().run_in_executor(self._loader, _drop, held)
+
+
+def _drop(held: list[LoadedVersion]) -> None:
+    held.clear()
+    memory.give_back()
