@@ -249,7 +249,10 @@ def test_what_cannot_be_loaded(served_models: Path, redis_url: str, tmp_path: Pa
     text.write_text("not a table")
     nowhere = "redis://127.0.0.1:1/0"
     for done, says in (
-        (features_load(served_models, redis_url, "item", strange), "price: row 0: "),
+        (
+            features_load(served_models, redis_url, "item", strange),
+            "row 0: price: expected a number, got str",
+        ),
         (features_load(served_models, redis_url, "item", poor), "no column categories, price"),
         (features_load(served_models, redis_url, "item", text), "not a readable Parquet file"),
         (features_load(served_models, redis_url, "item", model="nope"), "no published version"),
