@@ -176,7 +176,7 @@ def test_a_feature_set_that_is_none(
 def scores_as(service: Service, right: float) -> bool:
     """Whether the one item that is written has the right score."""
     answer = service.rank(**REQUEST | {"candidates": {"ids": ["i7"]}})
-    return abs(answer["items"][0]["score"] - right) < 1e-4
+    return bool(abs(answer["items"][0]["score"] - right) < 1e-4)
 
 
 def test_what_a_streaming_job_writes_is_used_at_once(
