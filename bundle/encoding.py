@@ -88,10 +88,20 @@ class IdColumns:
 
 
 @dataclass(frozen=True)
+class NumberColumns:
+    """The number columns of one feature: `width` columns from `start`."""
+
+    feature: Feature
+    start: int
+    width: int
+
+
+@dataclass(frozen=True)
 class SideLayout:
     """What the columns of one side's two matrices are."""
 
     id_columns: tuple[IdColumns, ...]
+    number_columns: tuple[NumberColumns, ...]
     id_width: int
     number_width: int
 
@@ -106,8 +116,12 @@ def side_layout(schema: FeatureSchema, side: Side) -> SideLayout:
         table = schema.owner(slot.feature).key
         columns.append(IdColumns(slot.feature, table, id_width, slot.width))
         id_width += slot.width
-    number_width = sum(slot.width for slot in _slots(layouts, Number, DenseVector))
-    return SideLayout(tuple(columns), id_width, number_width)
+    numbers: list[NumberColumns] = []
+    number_width = 0
+    for slot in _slots(layouts, Number, DenseVector):
+        numbers.append(NumberColumns(slot.feature, number_width, slot.width))
+        number_width += slot.width
+    return SideLayout(tuple(columns), tuple(numbers), id_width, number_width)
 
 
 class Encoder:

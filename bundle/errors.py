@@ -5,6 +5,12 @@
       SchemaVersionUnknown      written by a release that this one does not know
       FileMissing               named in the manifest, absent on disk
       FileUnsafe                a symlink, a directory, or a path out of the bundle
+      FileUnreadable            may not be read, or nobody may
+      ArrayInvalid              an array declares more than its file holds
+      GraphInvalid              onnxruntime cannot open a graph
+        OpsetUnsupported        ... it is of a later ONNX than this onnxruntime knows
+        OperatorUnknown         ... it needs an operator that is not built in
+        GraphMismatch           inputs or outputs are not those the manifest promises
       DigestMismatch            a byte is not what was published
       VersionExists             published versions are never overwritten
     ValueRejected               a raw feature value does not fit its declared kind
@@ -43,6 +49,42 @@ class FileUnsafe(BundleError):
     """A file of the bundle is a symlink, not a plain file, or outside the bundle."""
 
     code = "file_unsafe"
+
+
+class FileUnreadable(BundleError):
+    """A file or directory of the bundle may not be read by this process, or by nobody."""
+
+    code = "file_unreadable"
+
+
+class ArrayInvalid(BundleError):
+    """An array declares a shape that its file cannot hold."""
+
+    code = "array_invalid"
+
+
+class GraphInvalid(BundleError):
+    """A graph that onnxruntime cannot open."""
+
+    code = "graph_invalid"
+
+
+class OpsetUnsupported(GraphInvalid):
+    """A graph of a later ONNX than this onnxruntime knows."""
+
+    code = "opset_unsupported"
+
+
+class OperatorUnknown(GraphInvalid):
+    """A graph with an operator that is not built into onnxruntime."""
+
+    code = "operator_unknown"
+
+
+class GraphMismatch(GraphInvalid):
+    """A graph whose inputs or outputs are not those that the manifest promises."""
+
+    code = "graph_mismatch"
 
 
 class DigestMismatch(BundleError):

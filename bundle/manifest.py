@@ -10,7 +10,15 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from bundle.errors import DigestMismatch, ManifestInvalid, SchemaVersionUnknown
 from bundle.schema import Entity, FeatureSchema, Name
@@ -62,6 +70,26 @@ class Stages(_Strict):
     joint: Stage
 
 
+class SingleStage(_Strict):
+    """A model that is one graph: nothing of a user or an item is computed ahead of the pair.
+
+    single  user_ids [U, K], user_numbers [U, M], item_ids [N, K'], item_numbers [N, M'],
+            user_row [N]                                            -> task_scores [N, T]
+
+    `inputs` lists those that the graph reads.
+    """
+
+    single: Stage
+
+
+_STAGE_TAGS = ("three stages", "a single stage")
+
+
+def _stages_tag(stages: object) -> str:
+    single = isinstance(stages, SingleStage) or (isinstance(stages, dict) and "single" in stages)
+    return _STAGE_TAGS[single]
+
+
 class FileDigest(_Strict):
     """Size and digest of one file of the bundle."""
 
@@ -70,8 +98,14 @@ class FileDigest(_Strict):
 
 
 class Parity(_Strict):
-    """How far the exported stages are from torch, over all checked batch shapes."""
+    """How far the bundle's scores are from its reference's, over all checked batch shapes.
 
+    Attributes:
+        reference: whose scores those were, and the golden rows' are: torch's; those of the graph
+            that was imported, run by onnxruntime; or those that came with an imported graph.
+    """
+
+    reference: Literal["torch", "imported_graph", "given"] = "torch"
     max_abs_difference: float
     rows: tuple[int, ...]
     users: tuple[int, ...]
@@ -110,7 +144,10 @@ class Manifest(_Strict):
     feature_set: ModelName
     features: FeatureSchema
     tasks: Annotated[tuple[Task, ...], Field(min_length=1)]
-    stages: Stages
+    stages: Annotated[
+        Annotated[Stages, Tag(_STAGE_TAGS[0])] | Annotated[SingleStage, Tag(_STAGE_TAGS[1])],
+        Discriminator(_stages_tag),
+    ]
     parity: Parity
     samples: dict[Entity, Sample] = {}
     files: dict[FileName, FileDigest]
@@ -121,14 +158,12 @@ class Manifest(_Strict):
         names = self.task_names
         if len(set(names)) != len(names):
             raise ValueError(f"tasks declared twice: {names}")
-        if self.stages.joint.output_width != len(names):
-            raise ValueError(
-                f"stages.joint: {self.stages.joint.output_width} outputs for {len(names)} tasks"
-            )
+        stages: dict[str, Stage] = dict(self.stages)
+        *_, last = stages
+        if (width := stages[last].output_width) != len(names):
+            raise ValueError(f"stages.{last}: {width} outputs for {len(names)} tasks")
         needed = {
-            self.stages.user.file,
-            self.stages.item.file,
-            self.stages.joint.file,
+            *(stage.file for stage in stages.values()),
             VOCABULARIES_FILE,
             GOLDEN_FILE,
             *(sample.file for sample in self.samples.values()),
@@ -177,7 +212,7 @@ def parse(raw: bytes) -> Manifest:
         canonical = serialise(manifest)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "manifest"
+        where = ".".join(str(p) for p in first["loc"] if p not in _STAGE_TAGS) or "manifest"
         raise ManifestInvalid(f"{MANIFEST_FILE}: {where}: {first['msg']}") from error
     except ValueError as error:  # NaN, say: nothing that `serialise` wrote
         raise ManifestInvalid(f"{MANIFEST_FILE}: {error}") from error

@@ -8,12 +8,13 @@ A version appears by one rename of a complete, fsynced directory and never chang
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
 import stat
 import tempfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ import numpy.typing as npt
 
 from bundle.encoding import Encoder
 from bundle.errors import (
+    ArrayInvalid,
     DigestMismatch,
     FileMissing,
+    FileUnreadable,
     FileUnsafe,
     ManifestInvalid,
     VersionExists,
@@ -42,6 +45,9 @@ from bundle.rows import Rows
 from bundle.vocabulary import Vocabularies
 
 _CHUNK_BYTES = 1 << 20
+_READABLE = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
+_DEFLATE_LIMIT = 1032
+"""No byte of a deflated file becomes more bytes than this."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +173,8 @@ def load(path: Path) -> Bundle:
                 raise DigestMismatch(f"{name}: {found.bytes} bytes, expected {expected.bytes}")
             if found.sha256 != expected.sha256:
                 raise DigestMismatch(f"{name}: sha256 differs from the manifest's")
+    except PermissionError as error:
+        raise FileUnreadable(f"{error.filename}: {error.strerror}") from error
     except OSError as error:
         raise FileMissing(f"{path}: {error.strerror}: {error.filename}") from error
     owners = [owner.key for owner in manifest.features.vocabulary_owners()]
@@ -200,15 +208,34 @@ def _plain_file(directory: Path, name: str) -> Path:
         raise FileMissing(f"{name}: not in {directory}") from error
     if not stat.S_ISREG(mode):
         raise FileUnsafe(f"{name}: must be a plain file, not a link or a directory")
+    if not mode & _READABLE:  # root would read it all the same, a worker under another user not
+        raise FileUnreadable(f"{name}: nobody may read it: mode {stat.S_IMODE(mode):o}")
     return path
 
 
-def _read_npz(path: Path, names: Iterable[str]) -> dict[str, npt.NDArray[Any]]:
+def _read_npz(path: Path, names: Collection[str]) -> dict[str, npt.NDArray[Any]]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            for name in names:
+                _check_declared(archive.zip, f"{name}.npy", path)
             return {name: archive[name] for name in names}
     except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ManifestInvalid(f"{path.name}: {error}") from error
+
+
+def _check_declared(archive: zipfile.ZipFile, member: str, path: Path) -> None:
+    """Refuse an array that would need more memory than its file can hold values for."""
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        header = np.lib.format.read_array_header_1_0
+        if version != (1, 0):
+            header = np.lib.format.read_array_header_2_0
+        shape, _, dtype = header(file)
+    declared = math.prod(shape) * dtype.itemsize
+    if declared > min(archive.getinfo(member).file_size, _DEFLATE_LIMIT * path.stat().st_size):
+        raise ArrayInvalid(
+            f"{path.name}: {member} declares {declared:,} bytes, more than the file can hold"
+        )
 
 
 def _fsync(path: Path) -> None:

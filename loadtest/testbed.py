@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from bundle.manifest import parse
+from bundle.manifest import Stages, parse
 from loadtest import workload
 from loadtest.bare import Bare, bare_loop
 from loadtest.pinned import cores
@@ -70,6 +70,7 @@ class Testbed:
     def half_warm(self) -> Served:
         """A service whose item cache holds half of the items."""
         manifest = parse((self.workload.bundle / "manifest.json").read_bytes())
+        assert isinstance(manifest.stages, Stages)  # feed200 is
         stored = ITEMS * manifest.stages.item.output_width * _FLOAT32_BYTES
         kept = self.warm().metrics()["item_cache_bytes"]  # less, where tensors are kept smaller
         return self.service("half", item_cache_bytes=int(min(stored, kept or stored) / 2))

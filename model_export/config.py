@@ -9,11 +9,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bundle.manifest import ModelName
-from bundle.schema import Finite, Name
+from bundle.schema import Finite
 from model_export.data.declarations import FeatureDeclaration
 from model_export.data.loaders import DataOptions
 from model_export.data.tasks import TaskDeclaration
 from model_export.errors import ConfigInvalid
+from model_export.fusions import FusionDefault
 from model_export.models.families import Architecture
 from model_export.training.device import DeviceName, Precision
 from model_export.weighting import AnyWeighting, StaticOptions
@@ -47,24 +48,6 @@ class TrainingOptions(_Strict):
     threads: Annotated[int, Field(ge=1)] = 1
     device: DeviceName = "auto"
     precision: Precision = "auto"
-
-
-class FusionWeight(_Strict):
-    """A weight that a request may change within bounds."""
-
-    default: Finite
-    minimum: Finite
-    maximum: Finite
-
-
-class FusionDefault(_Strict):
-    """The formula a model starts with; the product team owns it once it is published."""
-
-    formula: str
-    expressions: dict[Name, str] = {}
-    weights: dict[Name, Finite | FusionWeight] = {}
-    description: str = ""
-    owner: str = ""
 
 
 class Config(_Strict):

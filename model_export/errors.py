@@ -3,8 +3,10 @@
 TrainingError
   ConfigInvalid     the YAML does not parse, or a field is wrong; names the field
   DataInvalid       the data cannot be fetched, or a column, row or value does not fit
-  RunUnusable     a run directory that holds no finished training
+  RunUnusable       a run directory that holds no finished training
   ParityFailed      the exported graphs do not give torch's scores
+  ModuleUnfit       a module of one's own does not implement the stages that it must
+  SpecInvalid       a specification does not fit the graph from elsewhere that it is about
 """
 
 from __future__ import annotations
@@ -28,3 +30,11 @@ class RunUnusable(TrainingError):
 
 class ParityFailed(TrainingError):
     """The exported graphs do not give the scores that torch gives."""
+
+
+class ModuleUnfit(TrainingError):
+    """A module does not implement the stages, or not for as many tasks as were named."""
+
+
+class SpecInvalid(TrainingError):
+    """The specification does not parse, or does not fit the graph that it is about."""

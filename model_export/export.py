@@ -2,55 +2,32 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from bundle.manifest import (
-    GOLDEN_FILE,
-    MANIFEST_FILE,
-    VOCABULARIES_FILE,
-    Manifest,
-    Sample,
-    Task,
-    serialise,
-)
-from bundle.schema import Entity
-from bundle.store import Golden, digest
+from bundle.manifest import Manifest
+from bundle.store import Golden
 from model_export import graphs, parity
-from model_export.data.fit import FittedFeatures
-from model_export.data.impressions import EntitySample
-from model_export.models.base import MultiTaskModel
+from model_export.bundling import Description, complete
+from model_export.stages import Network
 from model_export.training.run_directory import Examples, FinishedRun
 
 _GOLDEN_USERS, _GOLDEN_ROWS = 3, 32
 
 
 @dataclass(frozen=True)
-class Contents:
+class Contents(Description):
     """What a bundle is made of.
 
     Attributes:
-        name: of the model, and of its feature set.
-        family: the architecture's name.
         examples: packed rows, for parity and golden rows.
-        training: what the manifest says of the training, for people.
     """
 
-    name: str
-    family: str
-    tasks: tuple[Task, ...]
-    features: FittedFeatures
-    network: MultiTaskModel
+    network: Network
     examples: Examples
-    samples: tuple[EntitySample, ...]
-    training: Mapping[str, Any]
 
 
 def contents_of(run: FinishedRun) -> Contents:
@@ -94,28 +71,7 @@ def _write(contents: Contents, target: Path) -> Manifest:
     stages = graphs.export_stages(contents.network, features.schema, target)
     sessions = parity.Graphs.open(target, stages)
     measured = parity.check(contents.network, sessions, features.encoder(), contents.examples)
-    np.savez(target / VOCABULARIES_FILE, allow_pickle=False, **dict(features.vocabularies))
-    _golden(contents).save(target / GOLDEN_FILE)
-    samples: dict[Entity, Sample] = {}
-    for sample in contents.samples:
-        file = f"sample_{sample.entity}.parquet"
-        pq.write_table(sample.table, target / file)
-        samples[sample.entity] = Sample(file=file, key=sample.key, display=sample.display)
-    manifest = Manifest(
-        model=contents.name,
-        family=contents.family,
-        created_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        feature_set=contents.name,
-        features=features.schema,
-        tasks=contents.tasks,
-        stages=stages,
-        parity=measured,
-        samples=samples,
-        files={path.name: digest(path) for path in sorted(target.iterdir())},
-        training=dict(contents.training),
-    )
-    (target / MANIFEST_FILE).write_bytes(serialise(manifest))
-    return manifest
+    return complete(target, contents, stages, measured, _golden(contents))
 
 
 def _golden(contents: Contents) -> Golden:

@@ -7,8 +7,31 @@ import tempfile
 from pathlib import Path
 
 import yaml
+from pydantic import BaseModel, ConfigDict
 
-from model_export.config import FusionDefault
+from bundle.schema import Finite, Name
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FusionWeight(_Strict):
+    """A weight that a request may change within bounds."""
+
+    default: Finite
+    minimum: Finite
+    maximum: Finite
+
+
+class FusionDefault(_Strict):
+    """The formula a model starts with; the product team owns it once it is published."""
+
+    formula: str
+    expressions: dict[Name, str] = {}
+    weights: dict[Name, Finite | FusionWeight] = {}
+    description: str = ""
+    owner: str = ""
 
 
 def default_file(model_directory: Path) -> Path:

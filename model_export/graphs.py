@@ -1,4 +1,4 @@
-"""The three stages of a network as ONNX graphs."""
+"""The stages of a network as ONNX graphs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from torch import nn
 from torch.export import Dim
 
 from bundle.encoding import Side, side_layout
-from bundle.manifest import Stage, Stages
+from bundle.manifest import SingleStage, Stage, Stages
 from bundle.schema import FeatureSchema
 from model_export.models.base import MultiTaskModel
+from model_export.stages import Network, OneStage, ThreeStages
 
 OPSET = 20
 _ANY_SIZE = 1 << 40
@@ -26,13 +27,17 @@ _ANY_SIZE = 1 << 40
 _USERS, _ITEMS, _ROWS = 3, 4, 5
 
 
-def export_stages(model: MultiTaskModel, schema: FeatureSchema, directory: Path) -> Stages:
-    """Write user.onnx, item.onnx and joint.onnx.
+def export_stages(model: Network, schema: FeatureSchema, directory: Path) -> Stages | SingleStage:
+    """Write user.onnx, item.onnx and joint.onnx, or single.onnx for a network of one stage.
 
     Every number of users, items and rows may be given at run time. An input without columns is
     left out of its graph and not listed in the stage.
     """
-    model = model.eval().for_serving()
+    model.eval()
+    if isinstance(model, OneStage):
+        return _export_single(model, schema, directory)
+    if isinstance(model, MultiTaskModel):
+        model = model.for_serving()
     user_inputs, user_tensor = _export_side(model, schema, "user", _USERS, directory)
     item_inputs, item_tensor = _export_side(model, schema, "item", _ITEMS, directory)
     joint_items = item_tensor.new_zeros(_ROWS, item_tensor.shape[1])
@@ -57,7 +62,7 @@ def export_stages(model: MultiTaskModel, schema: FeatureSchema, directory: Path)
 class _SideGraph(nn.Module):
     """The user or the item stage, with only those inputs that have columns."""
 
-    def __init__(self, model: MultiTaskModel, side: Side, has_ids: bool, has_numbers: bool) -> None:
+    def __init__(self, model: ThreeStages, side: Side, has_ids: bool, has_numbers: bool) -> None:
         super().__init__()
         self.model = model
         self.side = side
@@ -73,7 +78,7 @@ class _SideGraph(nn.Module):
 
 
 class _JointGraph(nn.Module):
-    def __init__(self, model: MultiTaskModel) -> None:
+    def __init__(self, model: ThreeStages) -> None:
         super().__init__()
         self.model = model
 
@@ -83,15 +88,62 @@ class _JointGraph(nn.Module):
         return self.model.joint_stage(user_tensor, item_tensor, user_row)
 
 
-def _export_side(
-    model: MultiTaskModel, schema: FeatureSchema, side: Side, rows: int, directory: Path
-) -> tuple[tuple[str, ...], torch.Tensor]:
+class _SingleGraph(nn.Module):
+    """The single stage, with only those inputs that have columns."""
+
+    def __init__(self, model: OneStage, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model = model
+        self.names = names
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        # The stage does not touch an input that has no columns: any tensor stands for it.
+        given = dict(zip(self.names, inputs, strict=True))
+        for side in ("user", "item"):
+            given.setdefault(f"{side}_ids", torch.empty(0, 0, dtype=torch.int32))
+            given.setdefault(f"{side}_numbers", torch.empty(0, 0))
+        return self.model.single_stage(
+            given["user_ids"],
+            given["user_numbers"],
+            given["item_ids"],
+            given["item_numbers"],
+            given["user_row"],
+        )
+
+
+def _export_single(model: OneStage, schema: FeatureSchema, directory: Path) -> SingleStage:
+    example: dict[str, torch.Tensor] = {}
+    shapes: list[dict[int, object]] = []
+    sides: tuple[tuple[Side, int, str], ...] = (("user", _USERS, "users"), ("item", _ROWS, "rows"))
+    dimensions = {name: Dim(name) for _, _, name in sides}
+    for side, rows, dimension in sides:
+        columns = _side_example(schema, side, rows)
+        example |= {f"{side}_{name}": values for name, values in columns.items()}
+        shapes += [{0: dimensions[dimension]}] * len(columns)
+    example["user_row"] = torch.zeros(_ROWS, dtype=torch.int64)
+    shapes.append({0: dimensions["rows"]})
+    graph = _SingleGraph(model, tuple(example))
+    path = directory / "single.onnx"
+    export_graph(graph, example, {"inputs": tuple(shapes)}, "task_scores", path)
+    with torch.inference_mode():
+        scores = graph(*example.values())
+    return SingleStage(single=_stage("single", tuple(example), "task_scores", scores))
+
+
+def _side_example(schema: FeatureSchema, side: Side, rows: int) -> dict[str, torch.Tensor]:
     layout = side_layout(schema, side)
     example: dict[str, torch.Tensor] = {}
     if layout.id_width:
         example["ids"] = torch.ones(rows, layout.id_width, dtype=torch.int32)
     if layout.number_width:
         example["numbers"] = torch.zeros(rows, layout.number_width)
+    return example
+
+
+def _export_side(
+    model: ThreeStages, schema: FeatureSchema, side: Side, rows: int, directory: Path
+) -> tuple[tuple[str, ...], torch.Tensor]:
+    example = _side_example(schema, side, rows)
     graph = _SideGraph(model, side, "ids" in example, "numbers" in example)
     dimension = Dim("users" if side == "user" else "items")
     export_graph(

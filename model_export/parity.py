@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import onnxruntime
 import torch
 
 from bundle.encoding import Encoded, Encoder
-from bundle.manifest import Parity, Stage, Stages
+from bundle.manifest import Parity, SingleStage, Stage, Stages
 from model_export.errors import ParityFailed
 from model_export.models.base import MultiTaskModel
+from model_export.stages import Network, OneStage
 from model_export.training.run_directory import Examples
 
 LIMIT = 1e-5
@@ -26,15 +28,13 @@ Scores = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Graphs:
-    """Sessions of the three stages of a bundle directory."""
+    """Sessions of the stages of a bundle directory, by name."""
 
-    stages: Stages
-    user: onnxruntime.InferenceSession
-    item: onnxruntime.InferenceSession
-    joint: onnxruntime.InferenceSession
+    stages: Stages | SingleStage
+    sessions: Mapping[str, onnxruntime.InferenceSession]
 
     @classmethod
-    def open(cls, directory: Path, stages: Stages) -> Graphs:
+    def open(cls, directory: Path, stages: Stages | SingleStage) -> Graphs:
         """Build the sessions."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
@@ -45,35 +45,51 @@ class Graphs:
             )
             for name, stage in stages
         }
-        return cls(stages=stages, **sessions)
+        return cls(stages, sessions)
 
     def scores(self, users: Encoded, items: Encoded, user_row: npt.NDArray[np.int64]) -> Scores:
         """Users [U], items [N], user_row int64 [N] -> task scores float32 [N, S]."""
-        (user_tensor,) = self.user.run(None, _feeds(self.stages.user, users))
-        (item_tensor,) = self.item.run(None, _feeds(self.stages.item, items))
-        joint = {"user_tensor": user_tensor, "item_tensor": item_tensor, "user_row": user_row}
-        (scores,) = self.joint.run(None, joint)
-        result: Scores = scores
+        if isinstance(self.stages, SingleStage):
+            single: dict[str, npt.NDArray[Any]] = {"user_row": user_row}
+            single |= {f"user_{name}": values for name, values in vars(users).items()}
+            single |= {f"item_{name}": values for name, values in vars(items).items()}
+            return self._run("single", self.stages.single, single)
+        joint: dict[str, npt.NDArray[Any]] = {
+            "user_tensor": self._run("user", self.stages.user, vars(users)),
+            "item_tensor": self._run("item", self.stages.item, vars(items)),
+            "user_row": user_row,
+        }
+        return self._run("joint", self.stages.joint, joint)
+
+    def _run(self, name: str, stage: Stage, available: Mapping[str, npt.NDArray[Any]]) -> Scores:
+        feeds = {each: available[each] for each in stage.inputs}
+        (output,) = self.sessions[name].run(None, feeds)
+        result: Scores = output
         return result
 
 
 def torch_scores(
-    model: MultiTaskModel, users: Encoded, items: Encoded, user_row: npt.NDArray[np.int64]
+    model: Network, users: Encoded, items: Encoded, user_row: npt.NDArray[np.int64]
 ) -> Scores:
     """The same scores by torch."""
     with torch.inference_mode():
-        user_tensor = model.user_stage(torch.from_numpy(users.ids), torch.from_numpy(users.numbers))
-        item_tensor = model.item_stage(torch.from_numpy(items.ids), torch.from_numpy(items.numbers))
-        scores = model.joint_stage(user_tensor, item_tensor, torch.from_numpy(user_row))
+        user = torch.from_numpy(users.ids), torch.from_numpy(users.numbers)
+        item = torch.from_numpy(items.ids), torch.from_numpy(items.numbers)
+        rows = torch.from_numpy(user_row)
+        if isinstance(model, OneStage):
+            scores = model.single_stage(*user, *item, rows)
+        else:
+            scores = model.joint_stage(model.user_stage(*user), model.item_stage(*item), rows)
     result: Scores = scores.numpy()
     return result
 
 
-def check(model: MultiTaskModel, graphs: Graphs, encoder: Encoder, examples: Examples) -> Parity:
+def check(model: Network, graphs: Graphs, encoder: Encoder, examples: Examples) -> Parity:
     """Compare both over batches of several sizes, from packed raw rows.
 
     The difference of a probability is absolute. That of a regression score is relative to the
-    score, or to the deviation of its label where the score is smaller than that.
+    score, or to the deviation of its label where the score is smaller than that; a module of the
+    user's own has no such deviation, and 1 stands for it.
 
     Raises:
         ParityFailed: a difference above `LIMIT`, or a score that is not finite.
@@ -98,13 +114,10 @@ def check(model: MultiTaskModel, graphs: Graphs, encoder: Encoder, examples: Exa
     return Parity(max_abs_difference=worst, rows=ROWS, users=USERS)
 
 
-def differences(model: MultiTaskModel, expected: Scores, found: Scores) -> npt.NDArray[Any]:
+def differences(model: Network, expected: Scores, found: Scores) -> npt.NDArray[Any]:
     """How far `found` is from `expected`, as `check` measures it: float64 [N, S]."""
     wide = expected.astype(np.float64)
+    if not isinstance(model, MultiTaskModel):
+        return np.abs(found - wide) / np.maximum(np.abs(wide), 1.0)
     unit = np.maximum(np.abs(wide), model.outputs.units())
     return np.abs(found - wide) / np.where(model.outputs.are_probabilities(), 1.0, unit)
-
-
-def _feeds(stage: Stage, encoded: Encoded) -> dict[str, npt.NDArray[Any]]:
-    available = {"ids": encoded.ids, "numbers": encoded.numbers}
-    return {name: available[name] for name in stage.inputs}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from multirank import deployment, feature_commands, ranking, serving, training
+from multirank import deployment, feature_commands, importing, ranking, serving, training
 from multirank.fusion import commands as fusion
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ training.register(app)
 deployment.register(app)
 serving.register(app)
 ranking.register(app)
+importing.register(app)
 app.add_typer(feature_commands.app, name="features")
 app.add_typer(fusion.app, name="fusion")
 

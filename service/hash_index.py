@@ -1,7 +1,8 @@
 """An index of 64-bit keys that finds a whole column of them at once.
 
 Keys lie in buckets of eight, 64 bytes each: one line of the processor's cache. A column is found in
-ten numpy calls whatever its length, where a dictionary costs a lookup in cold memory for each key.
+seven numpy calls whatever its length; a dictionary costs a walk through cold memory for each key.
+A key's first bits say which bucket is its own, so keys must be hashes, or be spread like hashes.
 """
 
 from __future__ import annotations
@@ -16,10 +17,17 @@ NO_KEY = np.uint64(0)
 """A key that is never found."""
 
 _WAYS = 8
+_LOG_WAYS = np.uint64(3)
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: Knuth, TAOCP 3, section 6.4
+_SIGN = np.uint64(1 << 63)
 
 Keys = npt.NDArray[np.uint64]
 Slots = npt.NDArray[np.int64]
+
+
+def spread(numbers: npt.NDArray[np.int64]) -> Keys:
+    """A key for each number, all different; that of the smallest int64 is NO_KEY."""
+    return (numbers.view(np.uint64) * _SPREAD) ^ _SIGN
 
 
 class HashIndex:
@@ -41,16 +49,20 @@ class HashIndex:
 
     def find(self, keys: Keys) -> Slots:
         """The slots of `keys`, int64 [N]; ABSENT where there is none."""
-        places = self._places(keys, keys)
-        slots = self._flat_slots.take(places)
-        slots[self._flat_keys.take(places) != keys] = ABSENT
-        return slots
+        buckets = keys >> self._shift
+        rows, ways = (self._keys.take(buckets, axis=0) == keys[:, np.newaxis]).nonzero()
+        if len(rows) == len(keys) and keys.all():
+            found: Slots = self._flat_slots.take((buckets << _LOG_WAYS).view(np.int64) + ways)
+            return found
+        slots: Slots = np.full(len(keys), ABSENT)
+        slots[rows] = self._flat_slots.take((buckets[rows] << _LOG_WAYS).view(np.int64) + ways)
+        return slots  # a place without a key has ABSENT for a slot
 
     def put(self, keys: Keys, slots: Slots) -> Slots:
         """Add distinct keys that are not there; the slots of those that gave way for them."""
         displaced = [np.zeros(0, np.int64)]
         while len(keys):
-            _, first = np.unique((keys * _SPREAD) >> self._shift, return_index=True)
+            _, first = np.unique(keys >> self._shift, return_index=True)
             places = self._places(keys[first], np.zeros(len(first), np.uint64))
             in_the_way = places[self._flat_keys[places] != NO_KEY]
             displaced.append(self._flat_slots[in_the_way])
@@ -66,14 +78,9 @@ class HashIndex:
         self._flat_keys[places] = NO_KEY
         self._flat_slots[places] = ABSENT
 
-    def clear(self) -> None:
-        """Forget every key."""
-        self._flat_keys[:] = NO_KEY
-        self._flat_slots[:] = ABSENT
-
     def _places(self, keys: Keys, wanted: Keys) -> Slots:
         """For each key, the place in its bucket that holds `wanted`; the first one if none does."""
-        buckets = (keys * _SPREAD) >> self._shift
+        buckets = keys >> self._shift
         ways = (self._keys.take(buckets, axis=0) == wanted[:, np.newaxis]).argmax(axis=1)
-        places: Slots = (buckets << np.uint64(3)).view(np.int64) + ways
+        places: Slots = (buckets << _LOG_WAYS).view(np.int64) + ways
         return places

@@ -104,7 +104,7 @@ class Pipeline:
         )
         fetched_at = time.monotonic()
         degraded = inputs.complete(fetched)
-        users, items = inputs.encode()
+        users, items = inputs.sides()
         answer = await version.batcher.score(users, items, query.deadline)
         scores = answer.scores
         if inputs.unscorable is not None:

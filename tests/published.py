@@ -94,6 +94,7 @@ class Expected:
             for entity, sample in bundle.manifest.samples.items()
         }
         stages = bundle.manifest.stages
+        assert isinstance(stages, manifest.Stages)
         self._user, self._item, self._joint = (
             ort.InferenceSession(str(directory / stage.file), providers=["CPUExecutionProvider"])
             for stage in (stages.user, stages.item, stages.joint)

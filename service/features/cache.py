@@ -4,7 +4,7 @@ Slot 0 is the empty row of an id that was not read; ids the store does not know 
 that asking for them again costs no read. What is evicted is what was not asked for since the hand
 of the clock passed it last, so a scan of new ids drives out other new ids first.
 
-A row that has expired, or that may have changed, is no longer found; it stays where it is until
+A row that has expired, or that may have changed, is believed no longer; it stays where it is until
 another needs its place, for the hour when the store cannot be read (`find_stale`).
 """
 
@@ -17,16 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from bundle.rows import Decoded, RowLayout, Rows
-from service.hash_index import ABSENT, NO_KEY, HashIndex
+from service.hash_index import ABSENT, NO_KEY, HashIndex, spread
 from service.values import Keys
 
 EMPTY_SLOT = 0
 NOT_A_NUMBER = np.iinfo(np.int64).min
-NOT_CACHED = ABSENT
 _BOOKKEEPING_BYTES = 270  # a slot's share of the dictionary, its key and the arrays beside rows
 _TTL_JITTER = 0.1
-
-_SIGN = np.uint64(1 << 63)
 _LARGEST = np.iinfo(np.int64).max
 _MOST_DIGITS = 20
 
@@ -47,7 +44,7 @@ class CachedRows:
     """Copies of rows, with what is derived from them.
 
     Attributes:
-        records: [n], the fields below as one structured array.
+        records: [n], the fields below and `expires` as one structured array.
         rows: [n]. content: uint64 [n], see `RowLayout.content_hash`.
         outcome: uint8 [n], an `Outcome`. found: bool [n], whether it is FOUND.
         complete: bool [n], no value of the row is absent.
@@ -66,7 +63,13 @@ class CachedRows:
 
 def record_dtype(layout: RowLayout) -> np.dtype[np.void]:
     """The dtype of `CachedRows.records`."""
-    derived = [("content", "<u8"), ("outcome", "u1"), ("found", "?"), ("complete", "?")]
+    derived = [
+        ("content", "<u8"),
+        ("expires", "<f8"),
+        ("outcome", "u1"),
+        ("found", "?"),
+        ("complete", "?"),
+    ]
     return np.dtype([("row", layout.dtype), *derived], align=True)
 
 
@@ -97,7 +100,7 @@ class RowCache:
         slots = max(2, capacity_bytes // (layout.dtype.itemsize + _BOOKKEEPING_BYTES)) + 1
         self.layout = layout
         self._records = np.zeros(slots, record_dtype(layout))  # one gather takes all of a row
-        self._expires = np.full(slots, -np.inf)
+        self._expires = self._records["expires"]
         self._read_at = np.full(slots, -np.inf)
         self._asked = np.zeros(slots, bool)
         self._ids: npt.NDArray[np.object_] = np.full(slots, None)
@@ -108,23 +111,39 @@ class RowCache:
         self._random = np.random.default_rng(0)
         nothing = describe(layout, layout.decode([None]))
         nothing.outcome[:] = Outcome.UNREAD
+        nothing.records["expires"] = -np.inf
         self._records[EMPTY_SLOT] = nothing.records[0]
 
-    def find(self, ids: Keys, now: float) -> Slots:
-        """The slot of each id; NOT_CACHED where there is none, or its row has expired."""
+    def look_up(self, ids: Keys | None, now: float) -> tuple[CachedRows, list[int]]:
+        """Copies of the rows of `ids`, and the positions of those that are not believed to be here.
+
+        Args:
+            ids: None is one row that is nobody's.
+
+        Returns:
+            One row an id, the empty one at these positions.
+        """
+        if ids is None:
+            return self.take(np.array([EMPTY_SLOT])), []
+        slots = self._slots_of(ids)
+        self._asked[slots] = True  # ABSENT marks the last slot, which does no harm
+        records = self._records.take(slots, mode="clip")  # ABSENT takes the empty row
+        absent = records["expires"] < now
+        if not absent.any():
+            return CachedRows(records), []
+        records[absent] = self._records[EMPTY_SLOT]
+        return CachedRows(records), np.flatnonzero(absent).tolist()
+
+    def _slots_of(self, ids: Keys) -> Slots:
         if isinstance(ids, np.ndarray):
-            slots = self._slot_of_number.find(_as_keys(ids))
-        else:
-            slots = np.array([self._slot_of.get(each, NOT_CACHED) for each in ids], np.int64)
-        slots[self._expires.take(slots, mode="wrap") < now] = NOT_CACHED
-        self._asked[slots] = True  # NOT_CACHED marks the last slot, which does no harm
-        return slots
+            return self._slot_of_number.find(spread(ids))
+        return np.array([self._slot_of.get(each, ABSENT) for each in ids], np.int64)
 
     def find_stale(self, ids: Sequence[str], read_since: float) -> Slots:
-        """The slot of each id whose row, believed or not, was read at `read_since` or later."""
-        slots = np.array([self._slot_of.get(each, NOT_CACHED) for each in ids], np.int64)
+        """The slot of each id whose row, believed or not, was read since; ABSENT of others."""
+        slots = np.array([self._slot_of.get(each, ABSENT) for each in ids], np.int64)
         usable = (self._read_at[slots] >= read_since) & self._records["found"][slots]
-        slots[~usable] = NOT_CACHED
+        slots[~usable] = ABSENT
         return slots
 
     def put(
@@ -148,7 +167,7 @@ class RowCache:
         if numbers is None:
             numbers = np.array([_number(each) for each in ids], np.int64)
         slots = self._slots_for(ids)
-        self._index_numbers(slots, _as_keys(numbers))
+        self._index_numbers(slots, spread(numbers))
         self._records[slots] = rows.records
         self._read_at[slots] = now
         self._expires[slots] = now + ttl_s * (1.0 - _TTL_JITTER * self._random.random(len(slots)))
@@ -174,8 +193,8 @@ class RowCache:
 
     def _slots_for(self, ids: Sequence[str]) -> Slots:
         """The slots of ids; those that have none get one that was not asked for lately."""
-        slots = np.array([self._slot_of.get(each, NOT_CACHED) for each in ids], np.int64)
-        new = slots == NOT_CACHED
+        slots = np.array([self._slot_of.get(each, ABSENT) for each in ids], np.int64)
+        new = slots == ABSENT
         if new.any():
             taken = self._next_slots(int(new.sum()), slots[~new])
             for evicted in self._ids[taken].tolist():
@@ -216,13 +235,8 @@ class RowCache:
         return slots
 
 
-def _as_keys(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
-    """A key for each number; that of NOT_A_NUMBER is NO_KEY, which is never found."""
-    return numbers.view(np.uint64) ^ _SIGN
-
-
 def _number(entity_id: str | None) -> int:
-    """An id that is a whole number, as `str` writes it; NOT_A_NUMBER for any other."""
+    """An id that is a whole number, as `str` writes it; NOT_A_NUMBER, whose key is NO_KEY, else."""
     if entity_id is None or len(entity_id) > _MOST_DIGITS:
         return NOT_A_NUMBER
     try:

@@ -9,6 +9,8 @@ of the same entity each find their own rows, before, during and after a swap or 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from bundle.rows import RowLayout
 
 NAMESPACE = "mr:"
@@ -23,6 +25,7 @@ That an id has no row is believed for as long. In Redis itself rows do not expir
 """
 
 
+@lru_cache(256)
 def key_prefix(feature_set: str, layout: RowLayout) -> str:
     """Everything of a row's key but the id; the key is the prefix followed by the id."""
     return f"{NAMESPACE}{feature_set}:{layout.entity}:{int(layout.digest):016x}:"

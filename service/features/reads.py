@@ -18,8 +18,6 @@ from bundle.rows import Decoded
 from service.errors import FeatureStoreUnavailable
 from service.features.breaker import STATES, CircuitBreaker, State
 from service.features.cache import (
-    EMPTY_SLOT,
-    NOT_CACHED,
     CachedRows,
     Outcome,
     RowCache,
@@ -27,6 +25,7 @@ from service.features.cache import (
 )
 from service.features.keys import UNTRACKED_TTL_S
 from service.features.store import FeatureStore
+from service.hash_index import ABSENT
 from service.metrics import Metrics
 from service.values import Keys
 
@@ -47,35 +46,40 @@ class Wanted:
     Attributes:
         rows: one a wanted id. cached: how many of them were in process.
         places: positions among `rows` that must be read. ids, keys: of these.
+        numbers: int64, the same ids where all are whole numbers.
     """
 
-    __slots__ = ("cache", "cached", "ids", "keys", "places", "prefix", "rows")
+    __slots__ = ("cache", "cached", "ids", "keys", "numbers", "places", "prefix", "rows")
 
     def __init__(self, cache: RowCache, prefix: str, ids: Keys | None, now: float) -> None:
         self.cache = cache
         self.prefix = prefix
-        self.places: list[int] = []
         self.ids: list[str] = []
         self.keys: list[str] = []
-        if ids is None:
-            self.rows, self.cached = cache.take(np.array([EMPTY_SLOT])), 0
+        self.rows, self.places = cache.look_up(ids, now)
+        self.cached = 0 if ids is None else len(ids) - len(self.places)
+        self.numbers: npt.NDArray[np.int64] | None = None
+        if ids is None or not self.places:
             return
-        slots = cache.find(ids, now)
-        absent = slots == NOT_CACHED
-        self.cached = len(ids)
-        if absent.any():
-            slots[absent] = EMPTY_SLOT
-            self.places = np.flatnonzero(absent).tolist()
-            self.cached -= len(self.places)
-            self.ids = [str(ids[row]) for row in self.places]
-            self.keys = [prefix + each for each in self.ids]
-        self.rows = cache.take(slots)
+        if isinstance(ids, np.ndarray):
+            self.numbers = ids[self.places]
+            self.ids = list(map(str, self.numbers.tolist()))
+        else:
+            self.ids = [ids[row] for row in self.places]
+        self.keys = [prefix + each for each in self.ids]
+
+    def fill(self, places: list[int], records: Records) -> None:
+        """Put copies of rows that were read in their places."""
+        if len(places) == len(self.rows.records):
+            self.rows = CachedRows(records.copy())
+        else:
+            self.rows.records[places] = records
 
     def use_stale(self, read_since: float) -> int:
         """Fill what was not read with rows that were, at `read_since` or later; their number."""
         unread = [n for n, p in enumerate(self.places) if self.rows.outcome[p] == Outcome.UNREAD]
         slots = self.cache.find_stale([self.ids[n] for n in unread], read_since)
-        usable = np.flatnonzero(slots != NOT_CACHED)
+        usable = np.flatnonzero(slots != ABSENT)
         places = [self.places[unread[n]] for n in usable.tolist()]
         self.rows.records[places] = self.cache.take(slots[usable]).records
         return len(places)
@@ -84,12 +88,19 @@ class Wanted:
 class _Part:
     """The rows of one entity in a read."""
 
-    __slots__ = ("_row_of", "cache", "ids", "keys", "landed")
+    __slots__ = ("_row_of", "cache", "ids", "keys", "landed", "numbers")
 
-    def __init__(self, cache: RowCache, ids: list[str], keys: list[str]) -> None:
+    def __init__(
+        self,
+        cache: RowCache,
+        ids: list[str],
+        keys: list[str],
+        numbers: npt.NDArray[np.int64] | None = None,
+    ) -> None:
         self.cache = cache
         self.ids = ids
         self.keys = keys
+        self.numbers = numbers
         self.landed: CachedRows | None = None
         self._row_of: dict[str, int] | None = None
 
@@ -163,7 +174,7 @@ class Reads:
             if read.failure is not None:
                 failure = "unavailable"
             else:
-                each.rows.records[places] = read.parts[each.prefix].take(keys)
+                each.fill(places, read.parts[each.prefix].take(keys))
         return failure
 
     def _share(
@@ -176,7 +187,7 @@ class Reads:
             if not each.keys:
                 continue
             if self._reading.keys().isdisjoint(each.keys) and len(set(each.keys)) == len(each.keys):
-                own.parts[each.prefix] = _Part(each.cache, each.ids, each.keys)
+                own.parts[each.prefix] = _Part(each.cache, each.ids, each.keys, each.numbers)
                 shares.append((own, each, each.places, each.keys))
                 continue
             joined: dict[Read, tuple[list[int], list[str]]] = {}
@@ -221,7 +232,7 @@ class Reads:
             start += len(part.keys)
             self._count(part.cache.layout.entity, decoded)
             part.landed = describe(part.cache.layout, decoded)
-            part.cache.put(part.ids, part.landed, read.started, ttl_s)
+            part.cache.put(part.ids, part.landed, read.started, ttl_s, part.numbers)
             if read.changed:
                 for entity_id, key in zip(part.ids, part.keys, strict=True):
                     if key in read.changed:

@@ -139,10 +139,9 @@ class Follower:
             if self._loading is None:
                 self._load_next()
             self._report()
-            try:
-                await asyncio.wait_for(self._wake.wait(), self._poll_s)
-            except TimeoutError:
-                continue
+            timer = asyncio.get_running_loop().call_later(self._poll_s, self._wake.set)
+            await self._wake.wait()
+            timer.cancel()
 
     def _follow_model(self, model: Model) -> None:
         self._read_deployment(model)

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import ctypes
 
-from bundle.manifest import VOCABULARIES_FILE
+from bundle.manifest import GOLDEN_FILE, SingleStage
 from bundle.store import Bundle
 
-_COPIES_OF_WEIGHTS = 2
-"""onnxruntime keeps the weights of a graph, and those of matrix products once more, packed."""
-
-_COPIES_OF_VOCABULARIES = 2
-"""The arrays, and their sorted forms."""
+_COPIES = 2
+"""onnxruntime keeps the weights of a graph, and those of matrix products once more, packed; a
+vocabulary is kept as it came and sorted."""
 
 
 def estimate_bytes(bundle: Bundle, item_cache_bytes: int) -> int:
     """Bytes that a version will occupy, from its manifest, before anything of it is loaded.
 
-    Graphs and vocabularies count twice, and the item cache as if it were full.
+<<<<<<< HEAD
+    Graphs, with weights in files beside them (`joint.onnx.data`), and vocabularies count twice,
+    and the item cache as if it were full.
     """
     files = bundle.manifest.files
     vocabularies = files[VOCABULARIES_FILE].bytes
-    stages = bundle.manifest.stages
-    graphs = sum(files[each.file].bytes for each in (stages.user, stages.item, stages.joint))
+    graph_files = tuple(stage.file for _, stage in bundle.manifest.stages)
+    graphs = sum(each.bytes for name, each in files.items() if name.startswith(graph_files))
     return _COPIES_OF_WEIGHTS * graphs + _COPIES_OF_VOCABULARIES * vocabularies + item_cache_bytes
+=======
+    Graphs, their weights and vocabularies count twice, and the item cache as if it were full.
+    """
+    manifest = bundle.manifest
+    unread = {GOLDEN_FILE, *(sample.file for sample in manifest.samples.values())}
+    kept = sum(each.bytes for name, each in manifest.files.items() if name not in unread)
+    cached = 0 if isinstance(manifest.stages, SingleStage) else item_cache_bytes
+    return _COPIES * kept + cached
+>>>>>>> 7377f3d
 
 
 def give_back() -> None:

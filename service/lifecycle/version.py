@@ -14,7 +14,7 @@ from bundle.encoding import Encoder
 from bundle.manifest import Manifest
 from service.lifecycle.formulas import Formulas
 from service.scoring.batcher import Batcher
-from service.scoring.stages import StagedModel
+from service.scoring.stages import Model
 
 State = Literal[
     "found", "verifying", "loading", "warming", "ready", "draining", "closed", "refused"
@@ -52,7 +52,7 @@ class LoadedVersion:
 
     manifest: Manifest
     encoder: Encoder
-    stages: StagedModel
+    stages: Model
     batcher: Batcher
     formulas: Formulas
     memory_bytes: int = 0
@@ -64,7 +64,11 @@ def fingerprint(directory: Path) -> Fingerprint:
     """Names, sizes and times of a directory's files but hidden ones: changes as they do."""
     if not directory.is_dir():
         return frozenset()
-    return frozenset(_look(path) for path in directory.iterdir() if path.name[0] != ".")
+    try:
+        files = [path for path in directory.iterdir() if path.name[0] != "."]
+    except PermissionError:
+        files = [directory]
+    return frozenset(map(_look, files))
 
 
 def _look(path: Path) -> tuple[str, int, int]:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from bundle.errors import ManifestInvalid
+from bundle.errors import GraphInvalid, GraphMismatch, OperatorUnknown, OpsetUnsupported
 from bundle.manifest import Stage
 
 Array = npt.NDArray[np.generic]
@@ -23,7 +23,7 @@ class Session:
         threads: onnxruntime threads inside one run.
 
     Raises:
-        ManifestInvalid: onnxruntime cannot open the file, or its names are not those promised.
+        GraphInvalid: onnxruntime cannot open the file, or it is not as promised; says which.
     """
 
     def __init__(self, path: Path, stage: Stage, threads: int) -> None:
@@ -38,14 +38,16 @@ class Session:
                 str(path), sess_options=options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime's own exceptions share no base class
-            raise ManifestInvalid(f"{path.name}: onnxruntime refuses it: {error}") from error
+            raise _refusal(path, str(error)) from error
         inputs = tuple(each.name for each in self._session.get_inputs())
         outputs = [each.name for each in self._session.get_outputs()]
         if set(inputs) != set(stage.inputs) or outputs != [stage.output]:
-            raise ManifestInvalid(
+            raise GraphMismatch(
                 f"{path.name}: has inputs {sorted(inputs)} and outputs {outputs}, the manifest "
                 f"promises {sorted(stage.inputs)} and {[stage.output]}"
             )
+        for each in (*self._session.get_inputs(), *self._session.get_outputs()):
+            _check_type(path, each)
         self._inputs = inputs
         self._outputs = outputs
 
@@ -59,3 +61,33 @@ class Session:
         (output,) = self._session.run(self._outputs, feeds)
         scores: npt.NDArray[np.float32] = output
         return scores
+
+
+_INTEGERS = {"ids": "tensor(int32)", "user_row": "tensor(int64)"}
+_FLOATS = ("numbers", "task_scores")
+_OPSET = ("Unsupported model IR version", "official released onnx opset versions")
+_OPERATOR = ("is not a registered function/op", "No Op registered for")
+
+
+def _check_type(path: Path, tensor: ort.NodeArg) -> None:
+    """What goes in and out must have the types of the encoder and of scores, and any row count."""
+    kind = next((kind for name, kind in _INTEGERS.items() if tensor.name.endswith(name)), None)
+    if kind is None and tensor.name.endswith(_FLOATS):
+        kind = "tensor(float)"
+    if kind is not None and tensor.type != kind:
+        raise GraphMismatch(f"{path.name}: {tensor.name} is {tensor.type}, must be {kind}")
+    if tensor.shape and isinstance(tensor.shape[0], int):
+        raise GraphMismatch(
+            f"{path.name}: {tensor.name} is declared with {tensor.shape[0]:,} rows; export it with "
+            "a dynamic first dimension"
+        )
+
+
+def _refusal(path: Path, said: str) -> GraphInvalid:
+    """onnxruntime's exceptions differ only in what they say."""
+    about = f"{path.name}: onnxruntime refuses it: {said}"
+    if any(words in said for words in _OPSET):
+        return OpsetUnsupported(about)
+    if any(words in said for words in _OPERATOR):
+        return OperatorUnknown(about)
+    return GraphInvalid(about)

@@ -1,24 +1,60 @@
-"""The three stages of one model version: user once a request, item once an item, joint a pair."""
+"""The stages of one model version: user once a request, item once an item, joint a pair.
+
+A model that came as one graph has the same three steps: its user and item steps encode, no more.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from bundle.encoding import Encoded, Encoder
+from bundle.encoding import Encoded, Encoder, side_layout
+from bundle.manifest import SingleStage, Stages
 from bundle.store import Bundle
 from service.metrics import Metrics
 from service.scoring.item_cache import ItemCache
 from service.scoring.session import Session
-from service.values import Candidates, Scores
+from service.values import Candidates, Scores, UserSide
 
 Tensor = npt.NDArray[np.float32]
 
 
-class StagedModel:
-    """The sessions of a bundle's three stages, and the item tensors they have given.
+class Model(ABC):
+    """What a version computes, as the batcher takes it apart."""
+
+    @abstractmethod
+    def user(self, users: UserSide) -> Tensor:
+        """User tensors float32 [U, P]."""
+
+    @abstractmethod
+    def item(self, items: Sequence[Candidates]) -> Tensor:
+        """Item tensors float32 [N, P'] of N items in parts."""
+
+    @abstractmethod
+    def joint(
+        self, user_tensor: Tensor, item_tensor: Tensor, user_row: npt.NDArray[np.int64]
+    ) -> Scores:
+        """Task scores float32 [N, T].
+
+        Args:
+            user_tensor: [U, P]. item_tensor: [N, P']. user_row: [N], each in [0, U).
+        """
+
+    def score(
+        self, users: UserSide, items: Sequence[Candidates], user_row: npt.NDArray[np.int64]
+    ) -> Scores:
+        """All three in a row: task scores float32 [N, T]."""
+        return self.joint(self.user(users), self.item(items), user_row)
+
+
+def open_model(
+    bundle: Bundle, encoder: Encoder, threads: int, item_cache_bytes: int, metrics: Metrics
+) -> Model:
+    """Build the sessions of a bundle.
 
     Args:
         encoder: of the same bundle; only rows whose tensor is not cached are encoded.
@@ -26,18 +62,26 @@ class StagedModel:
         item_cache_bytes: budget of the item tensor cache.
 
     Raises:
-        ManifestInvalid: a graph cannot be opened or is not what the manifest says.
+        GraphInvalid: a graph cannot be opened or is not what the manifest says.
     """
+    stages = bundle.manifest.stages
+    if isinstance(stages, SingleStage):
+        return SingleGraph(bundle, stages, encoder, threads)
+    return StagedModel(bundle, stages, encoder, threads, item_cache_bytes, metrics)
+
+
+class StagedModel(Model):
+    """Three graphs, and the item tensors that the second has given. Arguments: see `open_model`."""
 
     def __init__(
         self,
         bundle: Bundle,
+        stages: Stages,
         encoder: Encoder,
         threads: int,
         item_cache_bytes: int,
         metrics: Metrics,
     ) -> None:
-        stages = bundle.manifest.stages
         self._encoder = encoder
         self._cache = ItemCache(
             bundle.manifest.model, item_cache_bytes, stages.item.output_width, metrics
@@ -47,30 +91,66 @@ class StagedModel:
             for stage in (stages.user, stages.item, stages.joint)
         )
 
-    def user(self, users: Encoded) -> Tensor:
+    def user(self, users: UserSide) -> Tensor:
         """User tensors float32 [U, P]."""
-        return self._user.run({"ids": users.ids, "numbers": users.numbers})
+        encoded = self._encoder.user(users.users, users.contexts)
+        return self._user.run({"ids": encoded.ids, "numbers": encoded.numbers})
 
-    def item(self, items: Candidates) -> Tensor:
+    def item(self, items: Sequence[Candidates]) -> Tensor:
         """Item tensors float32 [N, P], from the cache as far as it has them."""
-        return self._cache.gather(items.content, partial(self._compute_items, items))
+        content = np.concatenate([part.content for part in items])
+        return self._cache.gather(content, partial(self._compute_items, items))
 
-    def _compute_items(self, items: Candidates, rows: npt.NDArray[np.intp]) -> Tensor:
-        encoded = self._encoder.item(items.rows[rows])
+    def _compute_items(self, items: Sequence[Candidates], rows: npt.NDArray[np.intp]) -> Tensor:
+        encoded = self._encoder.item(np.concatenate([part.rows for part in items])[rows])
         return self._item.run({"ids": encoded.ids, "numbers": encoded.numbers})
 
     def joint(
         self, user_tensor: Tensor, item_tensor: Tensor, user_row: npt.NDArray[np.int64]
     ) -> Scores:
-        """Task scores float32 [N, T].
-
-        Args:
-            user_tensor: [U, P]. item_tensor: [N, P]. user_row: [N], each in [0, U).
-        """
+        """Task scores float32 [N, T]."""
         return self._joint.run(
             {"user_tensor": user_tensor, "item_tensor": item_tensor, "user_row": user_row}
         )
 
-    def score(self, users: Encoded, items: Candidates, user_row: npt.NDArray[np.int64]) -> Scores:
-        """All three stages in a row: task scores float32 [N, T]."""
-        return self.joint(self.user(users), self.item(items), user_row)
+
+class SingleGraph(Model):
+    """One graph, which repeats a user's columns for every candidate itself.
+
+    Its user and item tensors are the encoded columns, ids before numbers, as 32-bit words: an id
+    keeps its bits, whatever float32 they would be.
+    """
+
+    def __init__(self, bundle: Bundle, stages: SingleStage, encoder: Encoder, threads: int) -> None:
+        features = bundle.manifest.features
+        self._encoder = encoder
+        self._user_ids = side_layout(features, "user").id_width
+        self._item_ids = side_layout(features, "item").id_width
+        self._session = Session(bundle.path / stages.single.file, stages.single, threads)
+
+    def user(self, users: UserSide) -> Tensor:
+        """Encoded columns of U users, words [U, K + M]."""
+        return _words(self._encoder.user(users.users, users.contexts))
+
+    def item(self, items: Sequence[Candidates]) -> Tensor:
+        """Encoded columns of N items, words [N, K' + M']."""
+        return _words(self._encoder.item(np.concatenate([part.rows for part in items])))
+
+    def joint(
+        self, user_tensor: Tensor, item_tensor: Tensor, user_row: npt.NDArray[np.int64]
+    ) -> Scores:
+        """Task scores float32 [N, T]."""
+        user_words, item_words = user_tensor.view(np.int32), item_tensor.view(np.int32)
+        return self._session.run(
+            {
+                "user_ids": user_words[:, : self._user_ids],
+                "user_numbers": user_tensor[:, self._user_ids :],
+                "item_ids": item_words[:, : self._item_ids],
+                "item_numbers": item_tensor[:, self._item_ids :],
+                "user_row": user_row,
+            }
+        )
+
+
+def _words(encoded: Encoded) -> Tensor:
+    return np.concatenate((encoded.ids.view(np.float32), encoded.numbers), axis=1)

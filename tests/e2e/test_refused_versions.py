@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,6 +138,78 @@ def without_the_task(version: Path) -> None:
     reseal(version, tasks=[task.model_dump() for task in renamed])
 
 
+def edit_graph(name: str, edit: Callable[[onnx.ModelProto], object]) -> Callable[[Path], None]:
+    """Change a stage's graph, in a bundle that verifies."""
+
+    def damage(version: Path) -> None:
+        graph = onnx.load(version / name)
+        edit(graph)
+        onnx.save(graph, version / name)
+        reseal(version)
+
+    return damage
+
+
+def of_a_future_opset(graph: onnx.ModelProto) -> None:
+    """An opset that no onnxruntime of today knows."""
+    graph.opset_import[0].version = 999
+
+
+def with_a_custom_operator(graph: onnx.ModelProto) -> None:
+    """The first node is one of a domain of somebody's own."""
+    graph.opset_import.append(onnx.helper.make_opsetid("my.company", 1))
+    graph.graph.node[0].domain = "my.company"
+
+
+def with_a_huge_shape(graph: onnx.ModelProto) -> None:
+    """An input that must have a trillion rows."""
+    graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 10**12
+
+
+def with_float_ids(graph: onnx.ModelProto) -> None:
+    """Ids as float32, cast to what they should be."""
+    ids = next(each for each in graph.graph.input if each.name == "ids")
+    ids.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    for node in graph.graph.node:
+        for place, name in enumerate(node.input):
+            if name == "ids":
+                node.input[place] = "integers"
+    cast = onnx.helper.make_node("Cast", ["ids"], ["integers"], to=onnx.TensorProto.INT32)
+    graph.graph.node.insert(0, cast)
+
+
+def huge_golden_array(version: Path) -> None:
+    """Golden rows that declare petabytes, in a bundle that verifies."""
+    with zipfile.ZipFile(version / "golden.npz") as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    header = io.BytesIO()
+    declared = {"descr": "<f4", "fortran_order": False, "shape": (10**15, 3)}
+    np.lib.format.write_array_header_1_0(header, declared)
+    contents["scores.npy"] = header.getvalue() + bytes(12)
+    with zipfile.ZipFile(version / "golden.npz", "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    reseal(version)
+
+
+def half_copied(version: Path) -> None:
+    """What a copy that is under way has brought so far: the large graph is still missing."""
+    for name in ("joint.onnx", "golden.npz", "vocabularies.npz"):
+        (version / name).unlink()
+
+
+def unreadable(name: str) -> Callable[[Path], None]:
+    """Nobody may read a file."""
+    return lambda version: (version / name).chmod(0)
+
+
+def a_link_to_elsewhere(version: Path) -> None:
+    """The version is a link to a directory outside of the models."""
+    elsewhere = version.parent.parent.parent / f"elsewhere-{version.name}"
+    version.rename(elsewhere)
+    version.symlink_to(elsewhere)
+
+
 def under_another_number(version: Path) -> None:
     """The manifest of a version that is not its directory's."""
     reseal(version, version=1000)
@@ -181,10 +255,24 @@ DAMAGES = [
         "this release reads 1",
     ),
     Damage("manifest: another number", under_another_number, "manifest_invalid", "1000"),
+    Damage("half copied", half_copied, "file_missing", "not in"),
+    Damage("unreadable", unreadable("joint.onnx"), "file_unreadable", "nobody may read it"),
+    Damage("unreadable manifest", unreadable(MANIFEST_FILE), "file_unreadable", MANIFEST_FILE),
+    Damage("a link to elsewhere", a_link_to_elsewhere, "file_unsafe", "must be a plain directory"),
+    Damage("future opset", edit_graph("joint.onnx", of_a_future_opset), "opset_unsupported"),
+    Damage("custom operator", edit_graph("item.onnx", with_a_custom_operator), "operator_unknown"),
+    Damage(
+        "huge declared shape",
+        edit_graph("item.onnx", with_a_huge_shape),
+        "graph_mismatch",
+        "1,000,000,000,000 rows",
+    ),
+    Damage("huge golden array", huge_golden_array, "array_invalid", "golden.npz: scores.npy"),
+    Damage("ids as floats", edit_graph("user.onnx", with_float_ids), "graph_mismatch", "int32"),
     Damage("golden scores differ", other_golden_scores, "golden_mismatch", "like"),
     Damage("weights are NaN", weights_not_a_number, "scores_not_finite", "finite"),
-    Damage("not a graph", not_a_graph, "manifest_invalid", "item.onnx"),
-    Damage("stages exchanged", stages_exchanged, "manifest_invalid", "promises"),
+    Damage("not a graph", not_a_graph, "graph_invalid", "item.onnx"),
+    Damage("stages exchanged", stages_exchanged, "graph_mismatch", "promises"),
     Damage("a task is missing", without_the_task, "fusion_invalid", "unknown name 'like'"),
 ]
 

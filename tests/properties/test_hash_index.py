@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.hash_index import ABSENT, NO_KEY, HashIndex
+from service.hash_index import ABSENT, NO_KEY, HashIndex, spread
 
-keys = st.integers(1, 2**64 - 1) | st.integers(1, 40)
+keys = st.integers(1, 2**64 - 1) | st.integers(1, 40)  # the last all in one bucket
 steps = st.lists(
     st.tuples(st.sampled_from(("put", "remove")), st.lists(keys, max_size=30, unique=True)),
     max_size=8,
@@ -52,7 +52,7 @@ def test_keys_that_give_way_are_reported_and_gone(keys: list[int]) -> None:
 def test_no_room_is_wasted_on_keys_that_were_removed() -> None:
     index, rng = HashIndex(1000), np.random.default_rng(0)
     for _ in range(50):
-        keys = rng.integers(1, 2**63, 1000).astype(np.uint64)
+        keys = rng.integers(1, 2**64, 1000, dtype=np.uint64)
         assert len(index.put(keys, np.arange(1000))) < 5  # a bucket without room is rare
         index.remove(keys)
     assert (index.find(keys) == ABSENT).all()
@@ -61,6 +61,16 @@ def test_no_room_is_wasted_on_keys_that_were_removed() -> None:
 def test_the_key_that_is_none_is_never_found() -> None:
     index = HashIndex(4)
     assert index.find(np.full(3, NO_KEY)).tolist() == [ABSENT] * 3
+    assert index.find(column([0] + [5] * 7)).tolist() == [ABSENT] * 8
     index.put(column([5]), np.array([2]))
-    index.clear()
-    assert index.find(column([5, 0])).tolist() == [ABSENT, ABSENT]
+    assert index.find(column([5, 0])).tolist() == [2, ABSENT]
+
+
+def test_numbers_have_keys_of_their_own_spread_over_all_buckets() -> None:
+    numbers = np.arange(-50_000, 50_000)
+    keys = spread(numbers)
+    assert len(np.unique(keys)) == len(numbers)
+    assert len(np.unique(keys >> np.uint64(56))) == 256
+    smallest = np.array([np.iinfo(np.int64).min])
+    assert spread(smallest)[0] == NO_KEY
+    assert (keys != NO_KEY).all()

@@ -37,7 +37,9 @@ def export_family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], E
     @cache
     def exported(family: str) -> Exported:
         directory = tmp_path_factory.mktemp(family)
-        return directory, graphs.export_stages(networks.build(family), networks.SCHEMA, directory)
+        stages = graphs.export_stages(networks.build(family), networks.SCHEMA, directory)
+        assert isinstance(stages, Stages)
+        return directory, stages
 
     return exported
 
@@ -90,6 +92,7 @@ def test_an_input_without_columns_is_left_out(tmp_path: Path) -> None:
     )
     model = networks.build("mmoe", schema)
     stages = graphs.export_stages(model, schema, tmp_path)
+    assert isinstance(stages, Stages)
     assert (stages.user.inputs, stages.item.inputs) == (("ids",), ("numbers",))
     encoder = Encoder(schema, {})
     examples = Examples(
@@ -136,6 +139,7 @@ def test_an_exported_run_publishes_loads_and_replays(
     assert manifest.samples["item"].display == ("title",)
 
     golden, encoder = bundle.golden(), bundle.encoder()
+    assert isinstance(manifest.stages, Stages)
     scores = parity.Graphs.open(published, manifest.stages).scores(
         encoder.user(golden.users, golden.contexts), encoder.item(golden.items), golden.user_row
     )

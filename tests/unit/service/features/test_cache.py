@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundle.rows import Decoded
-from service.features.cache import NOT_CACHED, CachedRows, RowCache, describe
+from service.features.cache import CachedRows, RowCache, describe
 from tests.unit.service.features.fake_store import LAYOUTS
 
 LAYOUT = LAYOUTS["item"]
@@ -25,10 +25,9 @@ def rows(prices: list[float | None]) -> CachedRows:
 
 def price_of(cache: RowCache, entity_id: str, now: float) -> float | None:
     """The cached price; None when there is no row, NaN when it is known that there is none."""
-    slots = cache.find([entity_id], now)
-    if slots[0] == NOT_CACHED:
+    taken, absent = cache.look_up([entity_id], now)
+    if absent:
         return None
-    taken = cache.take(slots)
     price = float(taken.rows["numbers"][0, PRICE])
     assert taken.found[0] == (not np.isnan(price))
     assert taken.content[0] == LAYOUT.content_hash(taken.rows)[0]
@@ -60,7 +59,7 @@ def test_what_is_found_is_what_was_put_last(capacity_bytes: int, script: list[tu
             cache.expire(about)
             truth.pop(about, None)
         else:
-            cache.find(about, now)
+            cache.look_up(about, now)
         for entity_id in "abcdefgh":
             found = price_of(cache, entity_id, now)
             assert found is None or found == truth[entity_id]
@@ -82,7 +81,7 @@ def test_rows_that_came_together_do_not_expire_together() -> None:
     cache = RowCache(LAYOUT, 1 << 16)
     many = [str(each) for each in range(100)]
     cache.put(many, rows([1.0] * 100), now=0.0, ttl_s=100.0)
-    gone = [int((cache.find(many, now) == NOT_CACHED).sum()) for now in (89.0, 95.0, 100.1)]
+    gone = [len(cache.look_up(many, now)[1]) for now in (89.0, 95.0, 100.1)]
     assert gone[0] == 0
     assert 0 < gone[1] < 100
     assert gone[2] == 100
@@ -91,14 +90,14 @@ def test_rows_that_came_together_do_not_expire_together() -> None:
 def test_that_there_is_no_row_is_known_too() -> None:
     cache = RowCache(LAYOUT, 1 << 16)
     cache.put(["a", "b"], rows([None, 1.0]), now=0.0, ttl_s=10.0)
-    found = cache.take(cache.find(["a", "b"], 1.0)).found
+    found = cache.look_up(["a", "b"], 1.0)[0].found
     assert found.tolist() == [False, True]
 
 
 def test_what_was_taken_does_not_change_afterwards() -> None:
     cache = RowCache(LAYOUT, 1 << 16)
     cache.put(["a"], rows([1.0]), now=0.0, ttl_s=10.0)
-    taken = cache.take(cache.find(["a"], 0.0))
+    taken, _ = cache.look_up(["a"], 0.0)
     cache.put(["a"], rows([2.0]), now=0.0, ttl_s=10.0)
     assert taken.rows["numbers"][0, PRICE] == 1.0
     taken.rows["numbers"][0, PRICE] = 3.0
@@ -110,7 +109,7 @@ def test_a_scan_does_not_drive_out_what_is_in_use() -> None:
     hot = ["a", "b", "c", "d"]
     cache.put(hot, rows([1.0] * 4), now=0.0, ttl_s=1e6)
     for each in range(200):
-        assert (cache.find(hot, 0.0) != NOT_CACHED).all()
+        assert cache.look_up(hot, 0.0)[1] == []
         new = [f"x{2 * each}", f"x{2 * each + 1}"]
         cache.put(new, rows([2.0] * 2), now=0.0, ttl_s=1e6)
 
@@ -119,21 +118,25 @@ def test_a_whole_number_is_found_by_its_text_and_by_itself() -> None:
     cache = RowCache(LAYOUT, 1 << 16)
     numbers = [0, 7, -3, 2**63 - 1, -(2**63) + 1]
     cache.put([*map(str, numbers), "08", "x"], rows([*map(float, range(7))]), 0.0, 60.0)
-    by_number = cache.find(np.array(numbers), 0.0)
-    assert by_number.tolist() == cache.find([*map(str, numbers)], 0.0).tolist()
-    assert cache.take(by_number).rows["numbers"][:, PRICE].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
+    for ids in (np.array(numbers), [*map(str, numbers)]):
+        taken, absent = cache.look_up(ids, 0.0)
+        assert absent == []
+        assert taken.rows["numbers"][:, PRICE].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
     others = np.array([8, 70, -(2**63)])  # "08" is another id than 8; the last has no key
-    assert cache.find(others, 0.0).tolist() == [NOT_CACHED] * 3
+    assert cache.look_up(others, 0.0)[1] == [0, 1, 2]
 
 
-def test_a_number_is_forgotten_with_its_row() -> None:
-    cache = RowCache(LAYOUT, 1 << 16)
+def test_a_number_is_not_believed_longer_than_its_row() -> None:
+    cache, ids = RowCache(LAYOUT, 1 << 16), np.array([1, 2, 3])
     cache.put(["1", "2", "3"], rows([1.0, 2.0, 3.0]), 0.0, 60.0)
     cache.expire("2")
-    assert (cache.find(np.array([1, 2, 3]), 0.0) == NOT_CACHED).tolist() == [False, True, False]
-    assert (cache.find(np.array([1]), 61.0) == NOT_CACHED).all()
+    taken, absent = cache.look_up(ids, 0.0)
+    assert absent == [1]
+    assert not taken.found[1]
+    assert np.isnan(taken.rows["numbers"][1, PRICE])
+    assert cache.look_up(ids, 61.0)[1] == [0, 1, 2]
     cache.expire_all()
-    assert (cache.find(np.array([1, 2, 3]), 0.0) == NOT_CACHED).all()
+    assert cache.look_up(ids, 0.0)[1] == [0, 1, 2]
 
 
 def test_an_evicted_number_is_never_answered_with_the_row_that_took_its_slot() -> None:
@@ -142,8 +145,7 @@ def test_an_evicted_number_is_never_answered_with_the_row_that_took_its_slot() -
         ids = [first, first + 1, first + 2]
         cache.put([*map(str, ids)], rows([*map(float, ids)]), 0.0, 1e6)
         everything = np.arange(first + 3)
-        slots = cache.find(everything, 0.0)
-        found = slots != NOT_CACHED
-        assert found[-1]
-        prices = cache.take(slots[found]).rows["numbers"][:, PRICE]
-        assert prices.tolist() == everything[found].tolist()
+        taken, absent = cache.look_up(everything, 0.0)
+        prices = np.delete(taken.rows["numbers"][:, PRICE], absent)
+        assert prices.tolist() == np.delete(everything, absent).tolist()
+        assert first + 2 not in absent

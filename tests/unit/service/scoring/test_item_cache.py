@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.hash_index import spread
 from service.metrics import Metrics
 from service.scoring.item_cache import UNCACHED, ItemCache
 
@@ -29,13 +30,14 @@ class Asked:
         self.computed: list[list[int]] = []
 
     def gather(self, contents: list[int]) -> Array:
-        keys = np.array(contents, np.uint64)
+        asked = np.array(contents, np.uint64)
+        hashes = np.where(asked == UNCACHED, asked, spread(asked.view(np.int64)))
 
         def compute(rows: npt.NDArray[np.intp]) -> Array:
-            self.computed.append(keys[rows].tolist())
-            return tensors(keys[rows])
+            self.computed.append(asked[rows].tolist())
+            return tensors(asked[rows])
 
-        return self.cache.gather(keys, compute).copy()
+        return self.cache.gather(hashes, compute).copy()
 
     def value(self, name: str, **labels: str) -> float:
         value = self.metrics.registry.get_sample_value(f"multirank_{name}", {"model": "m"} | labels)

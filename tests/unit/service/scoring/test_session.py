@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bundle.errors import ManifestInvalid
+from bundle.errors import GraphInvalid, GraphMismatch
 from bundle.manifest import Stage
 from service.scoring.session import Array, Session
 from tests.unit.bundle.tiny import stages, write_bundle
@@ -40,12 +40,12 @@ def test_a_graph_is_run_by_names(graph: Path) -> None:
 )
 def test_other_names_than_promised_are_refused(graph: Path, change: dict[str, object]) -> None:
     promised: Stage = STAGE.model_copy(update=change)
-    with pytest.raises(ManifestInvalid, match=r"user\.onnx: has inputs .* the manifest promises"):
+    with pytest.raises(GraphMismatch, match=r"user\.onnx: has inputs .* the manifest promises"):
         Session(graph, promised, threads=1)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a graph"])
 def test_what_is_no_graph_is_refused(graph: Path, content: bytes) -> None:
     graph.write_bytes(content)
-    with pytest.raises(ManifestInvalid, match=r"user\.onnx: onnxruntime refuses it"):
+    with pytest.raises(GraphInvalid, match=r"user\.onnx: onnxruntime refuses it"):
         Session(graph, STAGE, threads=1)
