@@ -3,11 +3,7 @@
 verifying  files     every digest is right (bundle/store.py); manifest and directory agree
            memory    there is room for it beside the others
 loading    graphs    onnxruntime opens them; inputs and outputs are those promised
-<<<<<<< HEAD
-           golden    raw rows encoded and scored here give the scores of the exporter's reference
-=======
            golden    raw rows encoded and scored here give the reference's scores
->>>>>>> 7377f3d
            formulas  every fusion of the model compiles for this version's tasks and features
            features  the store can give what it reads
 warming    runs at several row counts, so that no request pays for a first time

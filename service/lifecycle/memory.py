@@ -15,16 +15,6 @@ vocabulary is kept as it came and sorted."""
 def estimate_bytes(bundle: Bundle, item_cache_bytes: int) -> int:
     """Bytes that a version will occupy, from its manifest, before anything of it is loaded.
 
-<<<<<<< HEAD
-    Graphs, with weights in files beside them (`joint.onnx.data`), and vocabularies count twice,
-    and the item cache as if it were full.
-    """
-    files = bundle.manifest.files
-    vocabularies = files[VOCABULARIES_FILE].bytes
-    graph_files = tuple(stage.file for _, stage in bundle.manifest.stages)
-    graphs = sum(each.bytes for name, each in files.items() if name.startswith(graph_files))
-    return _COPIES_OF_WEIGHTS * graphs + _COPIES_OF_VOCABULARIES * vocabularies + item_cache_bytes
-=======
     Graphs, their weights and vocabularies count twice, and the item cache as if it were full.
     """
     manifest = bundle.manifest
@@ -32,7 +22,6 @@ def estimate_bytes(bundle: Bundle, item_cache_bytes: int) -> int:
     kept = sum(each.bytes for name, each in manifest.files.items() if name not in unread)
     cached = 0 if isinstance(manifest.stages, SingleStage) else item_cache_bytes
     return _COPIES * kept + cached
->>>>>>> 7377f3d
 
 
 def give_back() -> None:

@@ -55,14 +55,8 @@ def gate() -> Iterator[Gate]:
 def admit(gate: Gate, source: Path) -> LoadedVersion:
     models = source.parent / "models"
     store.publish(source, models)
-<<<<<<< HEAD
-    return gate.admit(
-        models, "foreign", store.versions(models, "foreign")[-1], None, lambda state: None
-    )
-=======
     version = store.versions(models, "foreign")[-1]
     return gate.admit(models, "foreign", version, None, lambda state: None)
->>>>>>> 7377f3d
 
 
 def request(number: int, candidates: int) -> list[dict[str, Any]]:
