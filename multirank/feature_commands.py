@@ -125,6 +125,33 @@ def stats(
             typer.echo(json.dumps(inspect_rows(client, features, entity)))
 
 
+@app.command()
+def footprint(
+    entity: Annotated[Entity, typer.Option(help="Whose rows")] = "item",
+    rows: Annotated[int, typer.Option(min=1)] = 1_000_000,
+    model: Model = None,
+    schema: Schema = None,
+    models: Models = _MODELS,
+    redis_url: RedisUrl = _REDIS,
+) -> None:
+    """Measure the memory of so many rows, in process and in Redis, by keeping them for a moment."""
+    import json
+
+    from service.features.footprint import bytes_in_process, bytes_in_redis
+
+    with _errors(), _client(redis_url) as client:
+        features, _ = _feature_set(model, schema, models, entity)
+        found = {
+            "feature_set": features.name,
+            "entity": entity,
+            "rows": rows,
+            "row_bytes": features.layout(entity).dtype.itemsize,
+            "bytes_in_process": bytes_in_process(features, entity, rows),
+            "bytes_in_redis": bytes_in_redis(client, features, entity, rows),
+        }
+    typer.echo(json.dumps(found))
+
+
 def _feature_set(
     model: str | None, schema: Path | None, models: Path, entity: Entity
 ) -> tuple[FeatureSet, Path | None]:

@@ -97,7 +97,7 @@ class RowCache:
     """
 
     def __init__(self, layout: RowLayout, capacity_bytes: int) -> None:
-        slots = max(2, capacity_bytes // (layout.dtype.itemsize + _BOOKKEEPING_BYTES)) + 1
+        slots = max(2, capacity_bytes // self.bytes_for(layout, 1)) + 1
         self.layout = layout
         self._records = np.zeros(slots, record_dtype(layout))  # one gather takes all of a row
         self._expires = self._records["expires"]
@@ -113,6 +113,11 @@ class RowCache:
         nothing.outcome[:] = Outcome.UNREAD
         nothing.records["expires"] = -np.inf
         self._records[EMPTY_SLOT] = nothing.records[0]
+
+    @staticmethod
+    def bytes_for(layout: RowLayout, rows: int) -> int:
+        """The budget in which `rows` rows have room."""
+        return rows * (record_dtype(layout).itemsize + _BOOKKEEPING_BYTES)
 
     def look_up(self, ids: Keys | None, now: float) -> tuple[CachedRows, list[int]]:
         """Copies of the rows of `ids`, and the positions of those that are not believed to be here.

@@ -36,6 +36,11 @@ def checkpoint_key(prefix: str) -> str:
     return f"{NAMESPACE}.load:{prefix.removeprefix(NAMESPACE)}"
 
 
+def trial_prefix(prefix: str) -> str:
+    """A prefix of the same kind under which no feature set has rows."""
+    return f"{NAMESPACE}.{prefix.removeprefix(NAMESPACE)}"
+
+
 def split_key(key: str) -> tuple[str, str]:
     """A row's key -> its prefix and its id; an id may hold any character."""
     parts = key.split(":", 4)
