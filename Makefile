@@ -7,7 +7,7 @@ PORT   ?= 8000
 USER_ID ?= 196
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve loadtest bench bench-features chaos freshness test lint types layers format clean
+.PHONY: help install demo serve loadtest bench bench-peers bench-features chaos freshness test lint types layers format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -44,6 +44,9 @@ freshness: install ## write a feature, then rank, 1,000 times on each of 2 worke
 
 bench-features: install ## the feature stage at 200 candidates, beside a bare MGET of the same keys
 	$(BIN)/python -m loadtest.features_bench
+
+bench-peers: install ## feed200 beside FastAPI, BentoML, LitServe, mosec, Ray Serve and Triton; table into the README
+	$(BIN)/python -m loadtest.peers
 
 test: install ## the whole test suite, against a real Redis that it starts itself
 	$(BIN)/python -m pytest

@@ -1,7 +1,6 @@
 """`python -m loadtest.features_bench`: the feature stage at 200 candidates, beside a bare MGET.
 
     missing   no row in process: the stage, as the service measures it, and its round trips as Redis
-    missing   no row in process: the stage, as the service measures it, and its round trips as Redis
               counts them; in turn, on the same core, an MGET of the same keys and their decoding
     present   every row in process
 

@@ -21,8 +21,8 @@ from service import schemas
 from service.admin.routes import admin_router
 from service.answering import Endpoint
 from service.answers import ranked_answer, scored_answer
-from service.errors import FieldError, NotReady, ServiceError
-from service.lifecycle.report import model_report
+from service.errors import FieldError, NotReady, ServiceError, UnknownModel
+from service.lifecycle.report import comparison_report, model_report
 from service.openapi import document, problems
 from service.problems import on_error, problem
 from service.queries import new_request_id
@@ -82,6 +82,14 @@ def _add_operations(app: FastAPI, service: Service) -> None:
         board = service.board
         told = board.reports(), board.workers
         return _json({"models": [model_report(each, *told) for each in service.registry.models]})
+
+    @app.get("/models/{model}/compare", response_model=schemas.Comparisons, responses=problems(404))
+    async def compare(model: str) -> Response:
+        """A canary and a shadow beside the stable version, on the same requests."""
+        known = {each.name: each for each in service.registry.models}
+        if model not in known:
+            raise UnknownModel(f"model: no model {model!r}; served: {', '.join(known) or 'none'}")
+        return _json(comparison_report(known[model], service.board.reports()))
 
     @app.get("/healthz")
     async def healthz() -> Response:

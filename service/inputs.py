@@ -126,6 +126,11 @@ class Inputs:
             ]
         )
 
+    @property
+    def rows(self) -> Mapping[Entity, Rows]:
+        """The completed rows, as they are encoded: one user, one context, N items."""
+        return self._rows
+
     def sides(self) -> tuple[UserSide, Candidates]:
         """The user side and the N items, to be encoded in the run: items only if they must be."""
         rows = self._rows

@@ -18,6 +18,11 @@ _SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05
 _ROWS = (1, 10, 20, 50, 100, 200, 300, 500, 750, 1000, 2000, 5000)
 
 
+_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+_CORRELATIONS = (-0.8, -0.6, -0.4, -0.2, 0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 1.0)
+_Mode = Literal["livesum", "livemin", "livemax"]
+
+
 class Metrics:
     """Counters, gauges and histograms; the rooms count, `/metrics` prints."""
 
@@ -32,9 +37,7 @@ class Metrics:
         def counter(name: str, about: str, *labels: str) -> Counter:
             return Counter(f"multirank_{name}", about, labels, registry=self.registry)
 
-        def gauge(
-            name: str, about: str, *labels: str, mode: Literal["livesum", "livemin"] = "livesum"
-        ) -> Gauge:
+        def gauge(name: str, about: str, *labels: str, mode: _Mode = "livesum") -> Gauge:
             return Gauge(
                 f"multirank_{name}",
                 about,
@@ -67,6 +70,13 @@ class Metrics:
             "feature_circuit", "1 for the state of the circuit to the feature store", "state"
         )
         self.degraded_answers = counter("degraded_answers", "Degraded answers", "reason")
+
+        self.decisions = counter(
+            "decisions", "Decisions sampled for the log, by what became of them", "model", "outcome"
+        )
+        self.decision_files = counter(
+            "decision_log_files", "Files of the decision log, by what was done to them", "event"
+        )
 
         self.item_cache = counter(
             "item_cache_rows", "Candidate rows by item tensor cache outcome", "model", "outcome"
@@ -114,6 +124,31 @@ class Metrics:
         )
         self.deployments_refused = counter(
             "deployments_refused", "Deployment files that could not be read", "model"
+        )
+        self.compared = counter(
+            "compared", "Answered requests by what became of comparing them", "model", "outcome"
+        )
+        self.compared_overlap = histogram(
+            "compared_overlap", "Share of stable's top k in the new one's", _SHARES, "model"
+        )
+        self.compared_tau = histogram(
+            "compared_tau", "Kendall's tau of both versions' rankings", _CORRELATIONS, "model"
+        )
+        self.compared_psi = gauge(
+            "compared_psi",
+            "Population stability index of a task's scores, largest of the workers",
+            "model",
+            "task",
+            mode="livemax",
+        )
+        self.compared_latency = gauge(
+            "compared_latency_ratio",
+            "Time that the new version takes over stable's, largest of the workers",
+            "model",
+            mode="livemax",
+        )
+        self.canary_decisions = counter(
+            "canary_decisions", "Canaries that were ended by the guard", "model", "decision"
         )
         self.swaps = counter("swaps", "Times another version went live", "model")
         self.leases = gauge("leases", "Requests holding a version", "model", "version")

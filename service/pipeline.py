@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bundle.manifest import Manifest
+from service.comparing import Answered, Comparer
+from service.decision_log.log import DecisionLog
 from service.errors import InvalidRequest
 from service.features.source import FeatureSource
 from service.fusion.compile import CompiledFusion, compile_fusion, ranking
@@ -38,14 +40,23 @@ class Pipeline:
 
     Args:
         allow_formula: whether a query may bring a formula of its own.
+        decisions: the log that a sample of the answers goes to, if there is one.
     """
 
     def __init__(
-        self, registry: Registry, features: FeatureSource, allow_formula: bool, metrics: Metrics
+        self,
+        registry: Registry,
+        features: FeatureSource,
+        comparer: Comparer,
+        allow_formula: bool,
+        decisions: DecisionLog | None,
+        metrics: Metrics,
     ) -> None:
         self._registry = registry
         self._features = features
+        self._comparer = comparer
         self._allow_formula = allow_formula
+        self._decisions = decisions
         self._metrics = metrics
         self._seconds = {
             stage: metrics.stage_seconds.labels(stage)
@@ -56,7 +67,14 @@ class Pipeline:
         """Score all candidates on all tasks, in the order of the query."""
         with self._registry.lease(query.model, query.version, query.user_key) as version:
             inputs = _inputs(query, version)
-            return await self._score(query, version, inputs)
+            scored = await self._score(query, version, inputs)
+            if version.rivals:
+                self._comparer.consider(
+                    Answered(query, inputs, version, scored.scores, None, None, {})
+                )
+        if self._decisions is not None:
+            self._decisions.offer(query, scored, inputs.rows, version.manifest)
+        return scored
 
     async def rank(self, query: Query) -> Ranked:
         """Score, fuse and sort. The answer comes from one version and one formula."""
@@ -69,6 +87,10 @@ class Pipeline:
             fused = fusion.evaluate(scored.scores, weights, features)
             if inputs.unscorable is not None:  # also where the formula would not mind
                 fused = np.where(inputs.unscorable, np.nan, fused)
+            if version.rivals:
+                self._comparer.consider(
+                    Answered(query, inputs, version, scored.scores, fused, fusion.name, weights)
+                )
             order, non_finite = ranking(fused)
             if non_finite:
                 self._metrics.non_finite.labels(scored.model).inc(non_finite)
@@ -82,7 +104,7 @@ class Pipeline:
         scored.timing.fuse_ms = (ended - started) * 1000
         scored.timing.total_ms = (ended - query.arrived) * 1000
         self._seconds["fuse"].observe(ended - started)
-        return Ranked(
+        ranked = Ranked(
             scored=scored,
             fusion_name=fusion.name,
             fusion_version=fusion.version,
@@ -92,6 +114,9 @@ class Pipeline:
             fused=fused,
             explanation=explanation,
         )
+        if self._decisions is not None:
+            self._decisions.offer(query, ranked, inputs.rows, version.manifest)
+        return ranked
 
     async def _score(self, query: Query, version: LoadedVersion, inputs: Inputs) -> Scored:
         started = time.monotonic()

@@ -280,6 +280,51 @@ class ModelsResponse(BaseModel):
     models: list[ModelStatus]
 
 
+class Answered(BaseModel):
+    """Requests that a version was asked to answer since the trial began, and failed on."""
+
+    requests: int
+    failed: int
+
+
+class Compared(BaseModel):
+    """A new version beside the stable one, on the same requests; null is not known yet.
+
+    `psi` is the population stability index of each task's scores, `score_ms` the processor time of
+    scoring a request without caches, `latency_ratio` the median of the new one's over stable's.
+    """
+
+    stable: int
+    new: int
+    compared: int
+    failed: int
+    shed: int
+    top_k_overlap: float | None
+    kendall_tau: float | None
+    psi: dict[str, float | None]
+    latency_ratio: float | None
+    score_ms: dict[str, float | None]
+    answered: dict[str, Answered]
+
+
+class Ended(Compared):
+    """A canary that its guard has ended."""
+
+    ended: Literal["rollback", "promote"]
+    reason: str
+
+
+class Comparisons(BaseModel):
+    """What is compared with the stable version now, and the last canary that was ended."""
+
+    model: str
+    canary: Compared | None
+    shadow: Compared | None
+    guard: dict[str, float] | None
+    broken: list[str]
+    ended: Ended | None
+
+
 class FieldProblem(BaseModel):
     """One field that is wrong."""
 

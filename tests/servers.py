@@ -213,9 +213,9 @@ class Service:
         """Let lines pass that the test may or may not provoke."""
         self._expected.append(re.compile(pattern))
 
-    def wait_ready(self) -> Self:
+    def wait_ready(self, timeout_s: float = WAIT_S) -> Self:
         """Wait until /readyz says so."""
-        eventually(lambda: self.http.get("/readyz").status_code == 200)
+        eventually(lambda: self.http.get("/readyz").status_code == 200, timeout_s)
         return self
 
     def ask(self, path: str, body: Mapping[str, Any]) -> Any:

@@ -25,6 +25,7 @@ from loadtest.server import ServiceFailed, end_between_steps, pause, serving
 
 _LIMIT_S = 1.0
 _GIVE_UP_S = 5.0
+_READY_S = 60.0
 _MOST_CONNECTIONS = 64
 
 
@@ -88,6 +89,7 @@ def _one_of_each(url: str, process: int, workers: int) -> list[http.client.HTTPC
     """A connection to each worker."""
     found: dict[int, http.client.HTTPConnection] = {}
     where = urlsplit(url)
+    _wait_ready(http.client.HTTPConnection(str(where.hostname), where.port, timeout=10))
     for _ in range(_MOST_CONNECTIONS):
         connection = http.client.HTTPConnection(str(where.hostname), where.port, timeout=10)
         _value(connection, 1)
@@ -95,6 +97,20 @@ def _one_of_each(url: str, process: int, workers: int) -> list[http.client.HTTPC
         if len(found) == workers:
             return list(found.values())
     raise ServiceFailed(f"{_MOST_CONNECTIONS} connections reached {len(found)} workers")
+
+
+def _wait_ready(connection: http.client.HTTPConnection) -> None:
+    """Wait until every worker is ready."""
+    give_up = time.monotonic() + _READY_S
+    while time.monotonic() < give_up:
+        connection.request("GET", "/readyz")
+        answer = connection.getresponse()
+        answer.read()
+        if answer.status == 200:
+            connection.close()
+            return
+        pause(0.1)
+    raise ServiceFailed(f"not ready after {_READY_S:.0f} s")
 
 
 def _served_by(connection: http.client.HTTPConnection, process: int) -> int:

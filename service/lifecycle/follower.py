@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bundle.store import model_names, versions
 from service.lifecycle import memory
@@ -22,6 +24,7 @@ from service.lifecycle.deployment import (
     NEWEST,
     Deployment,
     DeploymentInvalid,
+    Roles,
     in_words,
     stables_before,
 )
@@ -29,6 +32,7 @@ from service.lifecycle.deployment_file import read
 from service.lifecycle.formulas import FUSIONS_DIR
 from service.lifecycle.fusion_files import FusionFiles
 from service.lifecycle.gate import Gate, Refused
+from service.lifecycle.judge import Judge
 from service.lifecycle.registry import Model, Registry
 from service.lifecycle.report import part
 from service.lifecycle.version import Fingerprint, LoadedVersion, State, VersionStatus, fingerprint
@@ -84,6 +88,7 @@ class Follower:
         self._budget = memory_budget_bytes
         self._metrics = metrics
         self._board = board
+        self._judge = Judge(directory, board, metrics)
         self.looked = asyncio.Event()
         self._wake = asyncio.Event()
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
@@ -110,9 +115,19 @@ class Follower:
 
     def _report(self) -> None:
         settled = {model: self._settled(model) for model in self._registry.models}
-        self._board.put({model.name: part(model, done) for model, done in settled.items()})
+        parts = {model.name: part(model, done) for model, done in settled.items()}
+        self._board.put(parts)
+        for name, told in parts.items():
+            for trial in told["trials"].values():
+                self._measure(name, trial)
         if all(settled.values()):
             self.looked.set()
+
+    def _measure(self, model: str, trial: Mapping[str, Any]) -> None:
+        for task, index in trial["psi"].items():
+            self._metrics.compared_psi.labels(model, task).set(index)
+        if trial["latency_ratio"] is not None:
+            self._metrics.compared_latency.labels(model).set(trial["latency_ratio"])
 
     def _settled(self, model: Model) -> bool:
         """Whether all parts are given as the deployment says, as far as its versions allow."""
@@ -139,6 +154,8 @@ class Follower:
             if self._loading is None:
                 self._load_next()
             self._report()
+            for model in self._registry.models:
+                await self._judge.look(model)
             timer = asyncio.get_running_loop().call_later(self._poll_s, self._wake.set)
             await self._wake.wait()
             timer.cancel()
@@ -150,9 +167,8 @@ class Follower:
         stable = live if wanted.stable is None else loaded.get(wanted.stable, live)
         canary = loaded.get(wanted.canary) if wanted.canary else None
         shadow = loaded.get(wanted.shadow) if wanted.shadow else None
-        roles = model.deployment.roles if model.deployment else None
-        percent = roles.canary.percent if roles and roles.canary else 0.0
-        self._registry.assign(model, stable, canary, percent, shadow, wanted.pinned)
+        roles = model.deployment.roles if model.deployment else Roles()
+        self._registry.assign(model, stable, canary, shadow, roles)
 
     def _read_deployment(self, model: Model) -> None:
         try:
@@ -178,9 +194,10 @@ class Follower:
         if model.deployment is None:
             return Wanted(None, None, None, ())
         roles = model.deployment.roles
+        ended = model.ended_canary == model.deployment.generation
         return Wanted(
             self._stable(model, model.deployment),
-            roles.canary.version if roles.canary else None,
+            roles.canary.version if roles.canary and not ended else None,
             roles.shadow.version if roles.shadow else None,
             roles.pinned,
         )

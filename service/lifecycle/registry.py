@@ -8,15 +8,17 @@ version without a part closes when its last lease ends.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import xxhash
 
-from service.errors import NoActiveModel, UnknownModel
-from service.lifecycle.deployment import Deployment
-from service.lifecycle.version import LoadedVersion, State, VersionStatus
+from service.errors import InferenceFailed, NoActiveModel, UnknownModel
+from service.lifecycle.deployment import Deployment, Roles
+from service.lifecycle.trial import Role, Trial
+from service.lifecycle.version import LoadedVersion, Rival, State, VersionStatus
 from service.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,9 @@ class Model:
         shadow: answers nobody.
         deployment: the last one that could be read; None before that.
         problem: what is wrong with the deployment file now.
+        trials: what is compared with the stable version.
+        ended_trial: the last one that the judge has ended, with its reason.
+        ended_canary: generation of the deployment whose canary the judge has ended.
         refused_fusions: name -> why what is live under it is not what its file says.
     """
 
@@ -47,6 +52,9 @@ class Model:
     statuses: dict[int, VersionStatus] = field(default_factory=dict)
     deployment: Deployment | None = None
     problem: str | None = None
+    trials: dict[Role, Trial] = field(default_factory=dict)
+    ended_trial: dict[str, Any] | None = None
+    ended_canary: int | None = None
     refused_fusions: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -100,8 +108,12 @@ class Registry:
         leases = self._metrics.leases.labels(held.manifest.model, held.manifest.version)
         held.leases += 1
         leases.set(held.leases)
+        held.answered += 1
         try:
             yield held
+        except InferenceFailed:
+            held.failed += 1
+            raise
         finally:
             held.leases -= 1
             leases.set(held.leases)
@@ -145,23 +157,47 @@ class Registry:
         model: Model,
         stable: LoadedVersion | None,
         canary: LoadedVersion | None,
-        percent: float,
         shadow: LoadedVersion | None,
-        pinned: Collection[int],
+        roles: Roles,
     ) -> None:
-        """Give the loaded versions their parts, at once; who has none drains."""
+        """Give the loaded versions their parts, at once; who has none drains.
+
+        Args:
+            roles: what the deployment says of them.
+        """
         if stable is not model.live and stable is not None:
             self._metrics.swaps.labels(model.name).inc()
             log.info("%s version %d is live", model.name, stable.manifest.version)
+        percent = roles.canary.percent if roles.canary else 0.0
         model.canary_below = int(percent / 100 * _HASHES)
         model.live, model.canary, model.shadow = stable, canary, shadow
+        self._compare(model, roles)
         for version, loaded in list(model.loaded.items()):
-            loaded.retired = version not in pinned and loaded not in (stable, canary, shadow)
+            loaded.retired = version not in roles.pinned and loaded not in (stable, canary, shadow)
             state: State = "draining" if loaded.retired else "ready"
             if model.statuses[version].state != state:
                 self.enter(model, version, state)
             if loaded.retired:
                 self._close_if_drained(loaded)
+
+    def _compare(self, model: Model, roles: Roles) -> None:
+        """Let the requests of a stable version and of a canary or shadow be compared."""
+        rivals: dict[LoadedVersion, list[Rival]] = {v: [] for v in model.loaded.values()}
+        parts: tuple[tuple[Role, LoadedVersion | None, float], ...] = (
+            ("canary", model.canary, roles.canary.sample if roles.canary else 0.0),
+            ("shadow", model.shadow, roles.shadow.sample if roles.shadow else 0.0),
+        )
+        for role, new, sample in parts:
+            trial = model.trials.get(role)
+            if model.live is None or new is None:
+                model.trials.pop(role, None)
+                continue
+            if trial is None or not trial.of(model.live, new):
+                trial = model.trials[role] = Trial(model.live, new)
+            for version, rival in trial.rivals(sample, role == "canary").items():
+                rivals[version].append(rival)
+        for version, found in rivals.items():
+            version.rivals = tuple(found)
 
     def refuse(self, model: Model, version: int, reason: str, detail: str) -> None:
         """A version is not let in."""

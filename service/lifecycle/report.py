@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from service.lifecycle.board import Report
+from service.lifecycle.comparison import broken
 from service.lifecycle.deployment import Roles
 from service.lifecycle.registry import Model
+from service.lifecycle.trial import of_all_workers
 from service.lifecycle.version import LoadedVersion
 
 
@@ -19,7 +21,12 @@ def model_report(model: Model, reports: Sequence[Report], workers: int) -> dict[
     """
     deployment = model.deployment
     parts = [
-        {"worker": each.worker, "pid": each.pid, "stale": each.stale, **each.models[model.name]}
+        {
+            "worker": each.worker,
+            "pid": each.pid,
+            "stale": each.stale,
+            **_without_trials(each, model),
+        }
         for each in reports
         if model.name in each.models
     ]
@@ -61,7 +68,30 @@ def part(model: Model, settled: bool) -> dict[str, Any]:
         "canary": _version(model.canary),
         "shadow": _version(model.shadow),
         "settled": settled,
+        "trials": {role: trial.summary() for role, trial in model.trials.items()},
     }
+
+
+def comparison_report(model: Model, reports: Sequence[Report]) -> dict[str, Any]:
+    """What `/models/<name>/compare` says: each trial as all workers together see it."""
+    trials = {
+        role: of_all_workers(reports, model.name, role, trial.summary())
+        for role, trial in model.trials.items()
+    }
+    canary = model.deployment.roles.canary if model.deployment else None
+    seen = trials.get("canary")
+    return {
+        "model": model.name,
+        "canary": seen,
+        "shadow": trials.get("shadow"),
+        "guard": canary.guard.model_dump() if canary else None,
+        "broken": broken(canary.guard, seen) if canary and seen else [],
+        "ended": model.ended_trial,
+    }
+
+
+def _without_trials(report: Report, model: Model) -> dict[str, Any]:
+    return {name: v for name, v in report.models[model.name].items() if name != "trials"}
 
 
 def _in_short(roles: Roles, generation: int | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from bundle.encoding import Encoder
 from bundle.manifest import Manifest
+from service.lifecycle.comparison import Comparison
 from service.lifecycle.formulas import Formulas
 from service.scoring.batcher import Batcher
 from service.scoring.stages import Model
@@ -39,6 +40,22 @@ class VersionStatus:
     beside: frozenset[tuple[str, int]] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """A version that scores a share of another's requests as well.
+
+    Attributes:
+        is_new: whether it is the one that is tried, not the stable one.
+        sample: the share.
+        comparison: where it is noted.
+    """
+
+    version: LoadedVersion
+    is_new: bool
+    sample: float
+    comparison: Comparison
+
+
 @dataclass(eq=False, slots=True, weakref_slot=True)
 class LoadedVersion:
     """A version that was let in.
@@ -48,6 +65,8 @@ class LoadedVersion:
         memory_bytes: as `memory.estimate_bytes` has it.
         leases: requests that hold this version.
         retired: it has no part any more, and closes when nobody holds it.
+        rivals: those that its requests are compared with.
+        answered, failed: requests it was leased for, and those of them that it failed on.
     """
 
     manifest: Manifest
@@ -58,6 +77,9 @@ class LoadedVersion:
     memory_bytes: int = 0
     leases: int = 0
     retired: bool = False
+    rivals: tuple[Rival, ...] = ()
+    answered: int = 0
+    failed: int = 0
 
 
 def fingerprint(directory: Path) -> Fingerprint:

@@ -22,6 +22,8 @@ from service.values import Candidates, Scores, UserSide
 
 Tensor = npt.NDArray[np.float32]
 
+_AFRESH_ROWS = 256
+
 
 class Model(ABC):
     """What a version computes, as the batcher takes it apart."""
@@ -33,6 +35,10 @@ class Model(ABC):
     @abstractmethod
     def item(self, items: Sequence[Candidates]) -> Tensor:
         """Item tensors float32 [N, P'] of N items in parts."""
+
+    @abstractmethod
+    def item_afresh(self, items: Candidates) -> Tensor:
+        """Item tensors float32 [N, P'], computed now and not kept; from any thread."""
 
     @abstractmethod
     def joint(
@@ -49,6 +55,16 @@ class Model(ABC):
     ) -> Scores:
         """All three in a row: task scores float32 [N, T]."""
         return self.joint(self.user(users), self.item(items), user_row)
+
+    def score_afresh(self, users: UserSide, items: Candidates) -> Scores:
+        """Task scores float32 [N, T] of one user, without any cache; from any thread."""
+        user = self.user(users)
+        parts = [
+            items.take(slice(at, at + _AFRESH_ROWS)) for at in range(0, len(items), _AFRESH_ROWS)
+        ]
+        return np.concatenate(
+            [self.joint(user, self.item_afresh(p), np.zeros(len(p), np.int64)) for p in parts]
+        )
 
 
 def open_model(
@@ -101,6 +117,10 @@ class StagedModel(Model):
         content = np.concatenate([part.content for part in items])
         return self._cache.gather(content, partial(self._compute_items, items))
 
+    def item_afresh(self, items: Candidates) -> Tensor:
+        """Item tensors float32 [N, P'], computed now and not kept; from any thread."""
+        return self._compute_items([items], np.arange(len(items)))
+
     def _compute_items(self, items: Sequence[Candidates], rows: npt.NDArray[np.intp]) -> Tensor:
         encoded = self._encoder.item(np.concatenate([part.rows for part in items])[rows])
         return self._item.run({"ids": encoded.ids, "numbers": encoded.numbers})
@@ -135,6 +155,10 @@ class SingleGraph(Model):
     def item(self, items: Sequence[Candidates]) -> Tensor:
         """Encoded columns of N items, words [N, K' + M']."""
         return _words(self._encoder.item(np.concatenate([part.rows for part in items])))
+
+    def item_afresh(self, items: Candidates) -> Tensor:
+        """Encoded columns of N items, words [N, K' + M']."""
+        return self.item([items])
 
     def joint(
         self, user_tensor: Tensor, item_tensor: Tensor, user_row: npt.NDArray[np.int64]
