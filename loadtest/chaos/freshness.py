@@ -38,7 +38,9 @@ def freshness(
         with tempfile.TemporaryDirectory(prefix="multirank-freshness-") as directory:
             scratch = Path(directory)
             with echo_redis(scratch) as (models, redis):
-                command = serve_command(redis.port, "--workers", str(workers))
+                command = serve_command(
+                    redis.port, "--workers", str(workers), timeout_ms=1000 * _GIVE_UP_S
+                )
                 with serving(models, MODEL, scratch / "service.log", command) as service:
                     asked = _one_of_each(service.url, service.process.pid, workers)
                     took = [_try(number, redis, asked) for number in range(tries)]
@@ -76,7 +78,7 @@ def _try(
 
 
 def _value(worker: http.client.HTTPConnection, item: int) -> float:
-    body = json.dumps({"user": {"id": 1}, "candidates": {"ids": [item]}, "timeout_ms": 5_000})
+    body = json.dumps({"user": {"id": 1}, "candidates": {"ids": [item]}})
     worker.request("POST", "/rank", body, {"Content-Type": "application/json"})
     answer = worker.getresponse()
     content: Any = json.loads(answer.read())

@@ -154,6 +154,16 @@ def test_looking_at_rows(redis_server: Redis, films: Path, tmp_path: Path) -> No
     assert found["bytes_in_redis"] > 5 * found["row_bytes"]
 
 
+def test_what_rows_cost_is_measured_and_nothing_is_left(redis_server: Redis, films: Path) -> None:
+    options = ("footprint", "--schema", films, "--rows", 30_000)
+    found = json.loads(run(redis_server.url, *options).stdout)
+    assert (found["entity"], found["rows"]) == ("item", 30_000)
+    for memory in ("bytes_in_process", "bytes_in_redis"):
+        assert found["row_bytes"] < found[memory] / 30_000 < 2_000
+    with redis_server.client() as client:
+        assert client.dbsize() == 0
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
