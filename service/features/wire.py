@@ -20,6 +20,10 @@ _MORE = object()
 Answer = asyncio.Future["list[bytes | None]"]
 
 
+class _OutOfStep(Exception):
+    """What came is no answer to what was asked; nor can the next be."""
+
+
 class Wire(asyncio.Protocol):
     """An open connection, by RESP2.
 
@@ -38,7 +42,7 @@ class Wire(asyncio.Protocol):
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(notEnoughData=_MORE)
-        self._due: deque[Answer] = deque()
+        self._due: deque[tuple[Answer, int]] = deque()  # and how many values it has
         self._heard = 0
         self._silence: asyncio.TimerHandle | None = None
         self._why: Exception | None = None
@@ -62,7 +66,7 @@ class Wire(asyncio.Protocol):
         if self.lost:
             answer.set_exception(redis.ConnectionError("the connection is lost"))
             return answer
-        self._due.append(answer)
+        self._due.append((answer, len(keys)))
         command: Any = ("MGET", *keys)
         self._transport.write(hiredis.pack_command(command))
         if self._silence is None:
@@ -75,15 +79,27 @@ class Wire(asyncio.Protocol):
         self._reader.feed(data)
         try:
             while (answer := self._reader.gets()) is not _MORE:
-                due = self._due.popleft()
-                if due.done():
-                    continue
-                if isinstance(answer, hiredis.ReplyError):
-                    due.set_exception(redis.ResponseError(str(answer)))
-                else:
-                    due.set_result(answer)
-        except (hiredis.ProtocolError, IndexError) as error:
+                self._hand_over(answer)
+        except (hiredis.ProtocolError, _OutOfStep) as error:
             self._end(redis.ConnectionError(f"not an answer of Redis: {error}"))
+
+    def _hand_over(self, answer: Any) -> None:
+        if not self._due:
+            raise _OutOfStep("nothing was asked")
+        due, values = self._due[0]
+        if isinstance(answer, hiredis.ReplyError):
+            error = redis.ResponseError(str(answer))
+        elif not isinstance(answer, list) or len(answer) != values:
+            raise _OutOfStep(f"{values} values were asked for")
+        else:
+            error = None
+        self._due.popleft()
+        if due.done():  # nobody waits any more
+            return
+        if error is not None:
+            due.set_exception(error)
+        else:
+            due.set_result(answer)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop: no answer will come."""
@@ -91,7 +107,7 @@ class Wire(asyncio.Protocol):
         if self._silence is not None:
             self._silence.cancel()
         why = self._why or redis.ConnectionError(f"the connection is lost: {exc or 'closed'}")
-        for due in self._due:
+        for due, _ in self._due:
             if not due.done():
                 due.set_exception(why)
         self._due.clear()
