@@ -7,26 +7,32 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from rich.console import Console
 
 from bundle import store
 from bundle.encoding import Encoder
+from bundle.manifest import Stages
 from model_export import config as config_file
-from model_export import fusions, report
+from model_export import fusions, gain, report
 from model_export.config import Config
 from model_export.data import loaders
+from model_export.data.batches import EncodedRows
 from model_export.data.encoded import EncodedSet, encode, pack
 from model_export.data.fit import FittedFeatures, fit
-from model_export.data.impressions import Feed, Impressions
+from model_export.data.impressions import Feed, Part
+from model_export.data.streamed import StreamedRows
+from model_export.data.table.loader import TablePart
 from model_export.data.tasks import check_learnable
 from model_export.errors import DataInvalid
 from model_export.export import contents_of, write_bundle
 from model_export.models.base import MultiTaskModel
+from model_export.parity import Graphs
 from model_export.training import device as devices
 from model_export.training import processes, run_directory, trainer
 from model_export.training.evaluation import Predictions, metrics_of, predict
-from model_export.training.held_out import HeldOut, Part
+from model_export.training.held_out import HeldOut, PartName
 from model_export.training.processes import Processes
 from model_export.training.run_directory import Examples, RunWriter, Summary
 
@@ -76,11 +82,13 @@ def train(
 class Prepared:
     """The data of an experiment, read and encoded."""
 
-    feed: Feed
+    feed: Feed[Part]
     features: FittedFeatures
-    train: EncodedSet
-    validation: EncodedSet
-    test: EncodedSet
+    train: EncodedRows
+    validation: EncodedRows
+    test: EncodedRows
+    train_labels: npt.NDArray[np.float32]
+    train_masks: npt.NDArray[np.bool_]
 
 
 def prepare(config: Config) -> Prepared:
@@ -89,31 +97,41 @@ def prepare(config: Config) -> Prepared:
     Raises:
         DataInvalid: the data cannot be had, or does not fit the configuration.
     """
-    feed = loaders.load(config.data)
-    if config.architecture.position_bias and feed.train.positions is None:
+    feed = loaders.load(config.data, config.features, config.tasks)
+    if config.architecture.position_bias and not feed.train.has_positions:
         raise DataInvalid(
             f"architecture.position_bias: {config.data.loader} does not say at which position a "
             "candidate was shown"
         )
     features = fit(config.features, feed.train)
     encoder = features.encoder()
-    train_set, validation_set, test_set = (
-        encode(part, config.tasks, encoder) for part in (feed.train, feed.validation, feed.test)
+    train_rows, validation_rows, test_rows = (
+        _encoded(part, config, encoder) for part in (feed.train, feed.validation, feed.test)
     )
+    labels_masks = [(chunk.labels, chunk.masks) for chunk in train_rows.chunks()]
+    labels, masks = (np.concatenate(parts) for parts in zip(*labels_masks, strict=True))
     check_learnable(
         config.tasks,
-        ((train_set.labels != 0) & train_set.masks).sum(axis=0).tolist(),
-        train_set.masks.sum(axis=0).tolist(),
+        ((labels != 0) & masks).sum(axis=0).tolist(),
+        masks.sum(axis=0).tolist(),
         feed.train.origin,
     )
-    return Prepared(feed, features, train_set, validation_set, test_set)
+    return Prepared(feed, features, train_rows, validation_rows, test_rows, labels, masks)
+
+
+def _encoded(part: Part, config: Config, encoder: Encoder) -> EncodedRows:
+    if isinstance(part, TablePart) and part.streams:
+        workers = part.table.options.workers
+        return StreamedRows(part, config.tasks, encoder, workers)
+    chunks = [encode(chunk, config.tasks, encoder) for chunk in part.chunks()]
+    return EncodedSet.concatenate(chunks)
 
 
 def new_model(config: Config, prepared: Prepared, device: torch.device) -> MultiTaskModel:
     """The network of a configuration, initialised by its seed, with the scales of its labels."""
     torch.manual_seed(config.seed)
     model = run_directory.network(config, prepared.features.schema).to(device)
-    model.outputs.fit(prepared.train.labels, prepared.train.masks)
+    model.outputs.fit(prepared.train_labels, prepared.train_masks)
     return model
 
 
@@ -153,12 +171,12 @@ def _train(
     test = metrics_of([task.served() for task in config.tasks], tested)
     writer.test(test)
     names = [task.name for task in config.tasks]
-    held_out: dict[Part, tuple[Predictions, Impressions]] = {
+    held_out: dict[PartName, tuple[Predictions, Part]] = {
         "validation": (predict(model, prepared.validation), feed.validation),
         "test": (tested, feed.test),
     }
-    for part, (found, rows) in held_out.items():
-        HeldOut.of(found, names, rows, prepared.features).write(directory, part)
+    for name, (found, rows) in held_out.items():
+        HeldOut.of(found, names, rows, prepared.features).write(directory, name)
     summary = Summary(
         dataset=feed.description,
         sizes=feed.sizes(),
@@ -179,8 +197,13 @@ def export(directory: Path, console: Console = _SILENT) -> Path:
         ParityFailed: the exported graphs do not give torch's scores.
     """
     target = directory / "bundle"
-    manifest = write_bundle(contents_of(run_directory.read(directory)), target)
+    contents = contents_of(run_directory.read(directory))
+    manifest = write_bundle(contents, target)
     report.print_parity(manifest.parity, console)
+    if isinstance(manifest.stages, Stages):
+        graphs = Graphs.open(target, manifest.stages)
+        gained = gain.measure(graphs, contents.features.encoder(), contents.examples)
+        report.print_gain(gained, console)
     return target
 
 
@@ -201,8 +224,9 @@ def publish(directory: Path, models: Path, console: Console = _SILENT) -> Path:
     return published
 
 
-def _examples(part: Impressions, encoder: Encoder) -> Examples:
-    """Rows spread evenly over a part: their impressions and their items."""
+def _examples(feed_part: Part, encoder: Encoder) -> Examples:
+    """Rows spread evenly over a part's first chunk: their impressions and their items."""
+    part = next(feed_part.chunks())
     rows = np.linspace(0, len(part) - 1, _EXAMPLE_ROWS).astype(np.int64)
     impressions = part.user_row[rows[:: _EXAMPLE_ROWS // _EXAMPLE_USERS]]
     return Examples(

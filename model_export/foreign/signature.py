@@ -12,7 +12,8 @@ from onnx import helper
 
 from bundle.encoding import IdColumns, NumberColumns, Side, side_layout
 from bundle.schema import DenseVector, Feature, Number
-from model_export.foreign.spec import Specification, SpecTask, nearest
+from model_export.foreign.spec import SpecTask
+from model_export.foreign.specification import Specification, nearest
 
 _FED_TYPES = {"float32", "float64", "float16", "int32", "int64"}
 _FLOATS = {"float32", "float64", "float16"}
@@ -221,8 +222,8 @@ def _value(info: onnx.ValueInfoProto) -> Value:
     if kind != "tensor_type":
         return Value(info.name, kind.removesuffix("_type"), None)
     tensor = info.type.tensor_type
-    if tensor.elem_type == onnx.TensorProto.STRING:
-        type_name = "string"
+    if tensor.elem_type in (onnx.TensorProto.STRING, onnx.TensorProto.UNDEFINED):
+        type_name = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
     else:
         type_name = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
     if not tensor.HasField("shape"):

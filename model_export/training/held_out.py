@@ -24,11 +24,11 @@ from bundle.encoding import Encoder
 from bundle.schema import Bucketised, Number
 from model_export.data.encoded import pack
 from model_export.data.fit import FittedFeatures
-from model_export.data.impressions import Impressions
+from model_export.data.impressions import Impressions, Part
 from model_export.errors import RunUnusable
 from model_export.training.evaluation import Predictions
 
-Part = Literal["validation", "test"]
+PartName = Literal["validation", "test"]
 Floats = npt.NDArray[np.float32]
 
 
@@ -43,7 +43,7 @@ class HeldOut:
         cls,
         predictions: Predictions,
         tasks: Sequence[str],
-        part: Impressions,
+        part: Part,
         features: FittedFeatures,
     ) -> Self:
         """The part `part`, and what was predicted for it."""
@@ -60,7 +60,7 @@ class HeldOut:
         return cls(pa.table(columns))
 
     @classmethod
-    def read(cls, run: Path, part: Part) -> Self:
+    def read(cls, run: Path, part: PartName) -> Self:
         """Read a part of a run back.
 
         Raises:
@@ -72,7 +72,7 @@ class HeldOut:
         except FileNotFoundError as error:
             raise RunUnusable(f"{file}: not there; train again") from error
 
-    def write(self, run: Path, part: Part) -> None:
+    def write(self, run: Path, part: PartName) -> None:
         """Write the part into a run directory."""
         pq.write_table(self.table, run / f"{part}.parquet")
 
@@ -84,12 +84,19 @@ class HeldOut:
         return scores[rows], labels.drop_null().to_numpy()
 
 
-def _numbers(part: Impressions, features: FittedFeatures) -> dict[str, npt.NDArray[np.float64]]:
-    encoder: Encoder = features.encoder()
+def _numbers(part: Part, features: FittedFeatures) -> dict[str, npt.NDArray[np.float64]]:
+    encoder = features.encoder()
+    chunks = [_of_chunk(chunk, features, encoder) for chunk in part.chunks()]
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+
+def _of_chunk(
+    chunk: Impressions, features: FittedFeatures, encoder: Encoder
+) -> dict[str, npt.NDArray[np.float64]]:
     found = {}
     for feature in features.schema.features:
         if isinstance(feature, Number | Bucketised):
-            rows = part.item_row if feature.entity == "item" else part.user_row
-            packed = pack(part, feature.entity, encoder)
+            rows = chunk.item_row if feature.entity == "item" else chunk.user_row
+            packed = pack(chunk, feature.entity, encoder)
             found[feature.key] = encoder.raw_number(feature.entity, feature.name, packed)[rows]
     return found

@@ -65,10 +65,11 @@ def tune(
     judge = Trial(compiled, held_out, objective, kept)
     start, start_held_out = trial(baseline), judge(baseline)
     search = Search(trial, free, start, seed, generations)
+    search.keeping()
+    front = search.front() if kept else []
     found = search.best()
     if found is not None and found.values[0] <= start.values[0]:
         found = None if _missed(kept, start, start) else start
-    front = search.front() if kept else []
     judged = judge(found.weights) if found else None
     missed = _missed(kept, judged, start_held_out) if judged else ()
     improved = found is not None and found.values[0] > start.values[0]

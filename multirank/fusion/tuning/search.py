@@ -72,13 +72,14 @@ class Search:
     generations: int
     tried: list[Tried] = field(default_factory=list)
 
-    def best(self) -> Tried | None:
-        """The best weights that keep what must be kept; None where none do."""
-        floors = [
-            kept.floor(value)
-            for kept, value in zip(self.trial.kept, self.baseline.values[1:], strict=True)
-        ]
+    def keeping(self) -> None:
+        """Search for the objective, keeping what must be kept."""
+        floors = self._floors()
         self._evolve(lambda values: _deb(values[0], values[1:], floors))
+
+    def best(self) -> Tried | None:
+        """The best weights tried that keep what must be kept; None where none do."""
+        floors = self._floors()
         allowed = [
             each
             for each in (self.baseline, *self.tried)
@@ -96,6 +97,12 @@ class Search:
         for limit in limits.tolist():
             self._evolve(lambda values, floor=limit: _deb(values[0], values[1:2], [floor]))  # type: ignore[misc]
         return pareto([self.baseline, *self.tried])
+
+    def _floors(self) -> list[float]:
+        return [
+            kept.floor(value)
+            for kept, value in zip(self.trial.kept, self.baseline.values[1:], strict=True)
+        ]
 
     def _evolve(self, cost: Callable[[tuple[float, ...]], float]) -> None:
         from scipy.optimize import differential_evolution

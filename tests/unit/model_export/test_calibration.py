@@ -21,7 +21,7 @@ from model_export.calibration.outputs import CalibratedOutputs
 from model_export.errors import CalibrationFailed, ConfigInvalid, RunUnusable
 from model_export.models.outputs import Output, TaskOutputs
 from model_export.training import run_directory
-from model_export.training.held_out import HeldOut, Part
+from model_export.training.held_out import HeldOut, PartName
 from model_export.training.metrics import auc, calibration_error
 from service.lifecycle.gate import replay
 from service.metrics import Metrics
@@ -158,7 +158,7 @@ def test_an_exported_run_says_and_does_what_it_was_asked(
 
 def test_held_out_rows_are_those_of_the_data_and_of_the_network(tiny_run: Path) -> None:
     run = run_directory.read(tiny_run)
-    parts: tuple[Part, ...] = ("validation", "test")
+    parts: tuple[PartName, ...] = ("validation", "test")
     for part in parts:
         table = HeldOut.read(tiny_run, part).table
         assert table.num_rows == run.summary.sizes[f"{part}_rows"]
