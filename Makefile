@@ -49,7 +49,7 @@ bench-features: install ## the feature stage at 200 candidates, beside a bare MG
 bench-peers: install ## feed200 beside FastAPI, BentoML, LitServe, mosec, Ray Serve and Triton; table into the README
 	$(BIN)/python -m loadtest.peers
 
-fusion-proof: install ## 100,000 formulas against an interpreter, 100,000 strings, cost beside numpy; an hour
+fusion-proof: install ## 100,000 formulas against an interpreter, 100,000 strings, cost beside numpy; 20 minutes
 	$(BIN)/python -m tests.properties.fusion_cost
 	MULTIRANK_EXAMPLES=100000 $(BIN)/python -m pytest tests/properties/test_fusion_reference.py tests/properties/test_fusion_fuzz.py
 
