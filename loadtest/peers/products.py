@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sysconfig
 from abc import ABC, abstractmethod
@@ -100,12 +101,12 @@ class _Triton(Product):
         ]
 
     def variables(self, environment: Environment) -> Mapping[str, str]:
-        libraries = (
-            environment.packages / "nvidia_pytriton.libs",
-            sysconfig.get_config_var("LIBDIR"),
-        )
+        # The backend embeds an interpreter: its libpython before the server's own libraries, its
+        # environment before others on the PATH. Otherwise, outputs come out empty.
+        libraries = (sysconfig.get_config_var("LIBDIR"), environment.packages.joinpath(_LIBRARIES))
         return {
             "LD_LIBRARY_PATH": ":".join(map(str, libraries)),
+            "PATH": f"{Path(environment.python).parent}:{os.environ['PATH']}",
             "PYTHONPATH": f"{environment.packages}:{Path.cwd()}",
         }
 
@@ -125,8 +126,8 @@ class _Triton(Product):
             }
             for name, tensor in tensors.items()
         ]
-        wanted = [{"name": "ANSWER", "parameters": {"binary_data": True}}]
-        head = orjson.dumps({"inputs": described, "outputs": wanted})
+        wanted = {"binary_data_output": True}
+        head = orjson.dumps({"inputs": described, "parameters": wanted})
         body = head + b"".join(tensor.tobytes() for tensor in tensors.values())
         length = f"Inference-Header-Content-Length: {len(head)}"
         message = _HEAD.format("/v2/models/rank/infer", length, len(body)).encode() + body
@@ -138,6 +139,7 @@ class _Triton(Product):
         return answer[start:] if start >= 0 else answer
 
 
+_LIBRARIES = "nvidia_pytriton.libs"
 _TRITON_CONFIG = """
 backend: "python"
 max_batch_size: 0
@@ -146,7 +148,7 @@ input [
   { name: "CONTEXT" data_type: TYPE_INT64 dims: [ -1 ] },
   { name: "CANDIDATES" data_type: TYPE_INT64 dims: [ -1 ] }
 ]
-output [ { name: "ANSWER" data_type: TYPE_UINT8 dims: [ -1 ] } ]
+output [ { name: "ANSWER" data_type: TYPE_STRING dims: [ 1 ] } ]
 instance_group [ { kind: KIND_CPU count: 1 } ]
 """
 

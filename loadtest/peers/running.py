@@ -75,7 +75,7 @@ class Peer:
         found = closed_loop(self._url, self._requests, connections, seconds, self._judge)
         cpu = cpu_seconds(self._pid) - cpu
         if set(found.outcomes) - {"ok"}:
-            raise Unavailable(f"wrong answers: {dict(found.outcomes)}; its log:\n{tail(self._log)}")
+            raise Unavailable(f"wrong answers: {dict(found.outcomes)}; {_said(self._log)}")
         return PeerRound(
             requests_per_s=found.answers / found.seconds,
             items_per_s=found.rows / found.seconds,
@@ -175,7 +175,7 @@ def _wait(
     said = "nothing"
     while time.monotonic() < give_up:
         if process.poll() is not None:
-            raise Unavailable(f"ended with {process.returncode}; its log:\n{tail(log)}")
+            raise Unavailable(f"ended with {process.returncode}: {_said(log)}")
         try:
             ask(url, product, request)
         except (OSError, HTTPException, Unavailable) as error:
@@ -183,7 +183,14 @@ def _wait(
             pause(0.3)
         else:
             return
-    raise Unavailable(f"not ready after {_START_S:.0f} s: {said}; its log:\n{tail(log)}")
+    raise Unavailable(f"not ready after {_START_S:.0f} s: {said}; {_said(log)}")
+
+
+def _said(log: Path) -> str:
+    """The last error that a log tells of, else its last line."""
+    lines = [line.strip() for line in tail(log).splitlines() if line.strip()]
+    errors = [line for line in lines if "rror" in line]
+    return (errors or lines or ["nothing in its log"])[-1]
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -20,15 +20,7 @@ class Rank:
         self._store = redis.asyncio.Redis.from_url(self._handler.redis_url)
 
     @bentoml.api(route="/rank")  # type: ignore[untyped-decorator]
-    async def rank(
-        self,
-        model: str,
-        user: dict[str, Any],
-        context: dict[str, Any],
-        candidates: dict[str, Any],
-        format: str,
-    ) -> Response:
+    async def rank(self, asked: dict[str, Any], /) -> Any:  # a Response, which has no schema
         """Answer one request."""
-        asked = {"user": user, "context": context, "candidates": candidates}
         rows: Any = await self._store.mget(self._handler.keys(asked))
         return Response(self._handler.answer(asked, rows), media_type="application/json")

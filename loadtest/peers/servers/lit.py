@@ -1,12 +1,10 @@
 """LitServe: its API process and one worker process, with the fast queue."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import litserve
 import redis
-from fastapi import Response
+from fastapi import Request, Response
 
 from loadtest.peers.handler import Handler
 from loadtest.peers.servers import port
@@ -20,8 +18,8 @@ class Rank(litserve.LitAPI):  # type: ignore[misc]
         self._handler = Handler()
         self._store = redis.Redis.from_url(self._handler.redis_url)
 
-    def decode_request(self, request: Any) -> Any:
-        """The body, parsed by the server."""
+    def decode_request(self, request: Request) -> Any:
+        """The body, which LitServe parses for who declares `Request`: the class, not its name."""
         return request
 
     def predict(self, asked: Any) -> bytes:

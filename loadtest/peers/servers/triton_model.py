@@ -1,7 +1,7 @@
 """Triton's Python backend: `model.py` of the model repository, one instance.
 
 Triton speaks its own protocol (KServe 2) with binary tensors: user, context and candidates as
-integers; the body of the answer as bytes of JSON.
+integers; the body of the answer as one string of JSON.
 """
 
 from __future__ import annotations
@@ -38,5 +38,5 @@ class TritonPythonModel:
             "candidates": {"ids": ids},
         }
         rows: Any = self._store.mget(self._handler.keys(asked))
-        body = np.frombuffer(self._handler.answer(asked, rows), np.uint8)
+        body = np.array([self._handler.answer(asked, rows)], np.object_)
         return triton.InferenceResponse([triton.Tensor("ANSWER", body)])
