@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import os
 import random
-import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from service.cores import lower_priority
 from service.features.source import FeatureSource
 from service.fusion.compile import ranking
 from service.inputs import Inputs
@@ -30,18 +29,9 @@ from service.values import Query, Scores
 
 log = logging.getLogger(__name__)
 
-NICENESS = 5
-"""Of threads that must not take the processor from requests. Not more: while it holds the
-interpreter's lock, such a thread has to come to an end."""
-
 _MOST_WAITING = 2
 _TIMED_EVERY = 4
 _QUEUEING_S = 0.001
-
-
-def lower_priority() -> None:
-    """Give way to all other threads from now on; of the thread that calls it alone."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
@@ -17,7 +22,7 @@ from multirank.main import app
 from service.decision_log.reading import Recorded, files_of, read
 from tests.conftest import Serve
 from tests.published import Expected, ModelsDirectory
-from tests.servers import Service, environment, eventually
+from tests.servers import WAIT_S, Service, environment, eventually
 
 CONTEXT = {"hour": 20}
 
@@ -119,14 +124,6 @@ def test_recorded_requests_warm_up_and_load(
     assert (result["failures"], result["degraded"], result["candidates"]) == (0, 0, 30)
 
 
-def test_a_warm_up_file_that_is_none_keeps_nothing_out(
-    models_dir: ModelsDirectory, serve: Serve
-) -> None:
-    (models_dir.model / "warm_up.parquet").write_text("not a decision log")
-    service = serve(models_dir.path)
-    assert "warm_up.parquet" in service.expect_in_log("no warm-up with recorded requests")
-
-
 def test_a_kill_loses_no_more_than_the_tail(
     models_dir: ModelsDirectory, serve: Serve, log: Path
 ) -> None:
@@ -155,18 +152,27 @@ def test_a_kill_loses_no_more_than_the_tail(
     assert successor.metric("multirank_decision_log_files_total", event="recovered") == 1
 
 
-def test_the_sample_is_of_request_ids(
-    models_dir: ModelsDirectory, serve: Serve, log: Path, tmp_path: Path
+def test_each_worker_has_files_of_its_own(
+    models_dir: ModelsDirectory, serve: Serve, log: Path
 ) -> None:
-    """Two processes that see the same requests log the same of them."""
-    sampled = []
-    for directory in (log, tmp_path / "other"):
-        service = serve(models_dir.path, decision_log_dir=directory, decision_log_rate=0.5)
-        ask_all(service, models_dir.expected(1))
-        service.stop()
-        sampled.append({recorded.request_id for recorded in everything(directory)})
-    assert sampled[0] == sampled[1]
-    assert 0 < len(sampled[0]) < 12
+    service = serve(models_dir.path, workers=2, decision_log_dir=log, decision_log_rate=1)
+    body = {"user": {"id": "u1"}, "context": CONTEXT, "candidates": {"ids": ["i1", "i2"]}}
+    with ExitStack() as connections:
+        for _ in range(4):  # they are spread evenly, and stay where they are
+            client = connections.enter_context(httpx.Client(base_url=service.url, timeout=WAIT_S))
+            for _ in range(3):
+                assert client.post("/rank", json=body).status_code == 200
+    eventually(lambda: log.is_dir() and len(everything(log)) == 12)
+    files = {re.findall(r"-w(\d)-(\d+)", path.name)[0]: path for path in files_of(log)}
+    assert {worker for worker, _ in files} == {"0", "1"}
+
+    (killed,) = (key for key in files if key[0] == "0")
+    os.kill(int(killed[1]), signal.SIGKILL)
+    service.expect_in_log("worker 0 was ended by SIGKILL")
+    eventually(lambda: not files[killed].exists())
+    service.stop()
+    assert {path.suffix for path in files_of(log)} == {".parquet"}
+    assert len({each.request_id for each in everything(log)}) == 12
 
 
 def test_what_cannot_be_replayed_is_said(models_dir: ModelsDirectory, tmp_path: Path) -> None:
