@@ -7,7 +7,7 @@ PORT   ?= 8000
 USER_ID ?= 196
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve loadtest bench bench-peers chaos test lint types layers format clean
+.PHONY: help install demo serve loadtest bench bench-peers bench-features chaos freshness reproduce matrix test lint types layers format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -39,8 +39,20 @@ bench: install ## feed200: bare onnxruntime and multirank on one core, in turn; 
 chaos: install ## ten failures of Redis under load; one JSON line a case, exit code 1 on a broken promise
 	$(BIN)/python -m loadtest.chaos
 
+freshness: install ## write a feature, then rank, 1,000 times on each of 2 workers: all within 1 s?
+	$(BIN)/python -m loadtest.chaos.freshness
+
+bench-features: install ## the feature stage at 200 candidates, beside a bare MGET of the same keys
+	$(BIN)/python -m loadtest.features_bench
+
 bench-peers: install ## feed200 beside FastAPI, BentoML, LitServe, mosec, Ray Serve and Triton; table into the README
 	$(BIN)/python -m loadtest.peers
+
+reproduce: install ## the papers' experiments: Census-Income, correlated tasks, Hillstrom; an hour, tables in docs/reproduce
+	$(BIN)/python -m model_export.reproduce
+
+matrix: install ## every architecture under every weighting method, exported and asked through /rank; minutes
+	MULTIRANK_MATRIX=full $(BIN)/python -m pytest tests/e2e/test_matrix.py
 
 test: install ## the whole test suite, against a real Redis that it starts itself
 	$(BIN)/python -m pytest

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -173,25 +173,32 @@ class RowLayout:
             blobs: one stored row, or None, for each id.
         """
         size = self.dtype.itemsize
+        if None not in blobs:
+            joined = b"".join(cast("Sequence[bytes]", blobs))
+            if len(joined) == size * len(blobs):
+                rows, content, intact = self._verify(joined)
+                if intact.all():  # so each begins where it should
+                    none = np.zeros(len(rows), bool)
+                    return Decoded(rows, content, found=intact, foreign=none, corrupt=none)
+        blank = bytes(size)
         whole = np.array([b is not None and len(b) == size for b in blobs], bool)
-        if whole.all():
-            present = [blob for blob in blobs if blob is not None]
-        else:
-            blank = bytes(size)
-            present = [b if b is not None and len(b) == size else blank for b in blobs]
-        rows: Rows = np.frombuffer(b"".join(present), dtype=self.dtype).copy()
-        checksum = self.content_hash(rows) ^ _mix(rows["written"].view(np.uint64))
-        intact = (rows["layout"] == self.digest) & (rows["checksum"] == checksum) & whole
-        if intact.all():
-            none = np.zeros(len(rows), bool)
-            return Decoded(rows=rows, found=intact, foreign=none, corrupt=none)
-        rows[~intact] = self.empty(1)[0]
+        present = [b if b is not None and len(b) == size else blank for b in blobs]
+        rows, content, intact = self._verify(b"".join(present))
+        intact &= whole
+        empty = self.empty(1)
+        rows[~intact], content[~intact] = empty[0], self.content_hash(empty)[0]
         mark = self.digest.tobytes()
         foreign = np.array([b is not None and len(b) >= 8 and b[:8] != mark for b in blobs], bool)
         stored = np.array([blob is not None for blob in blobs], bool)
-        return Decoded(
-            rows=rows, found=intact, foreign=foreign, corrupt=stored & ~intact & ~foreign
-        )
+        corrupt = stored & ~intact & ~foreign
+        return Decoded(rows, content, found=intact, foreign=foreign, corrupt=corrupt)
+
+    def _verify(self, joined: bytes) -> tuple[Rows, npt.NDArray[np.uint64], npt.NDArray[np.bool_]]:
+        """Rows, their content hashes, and whether layout and checksum are right."""
+        rows: Rows = np.frombuffer(joined, dtype=self.dtype).copy()
+        content = self.content_hash(rows)
+        checksum = content ^ _mix(rows["written"].view(np.uint64))
+        return rows, content, (rows["layout"] == self.digest) & (rows["checksum"] == checksum)
 
     def overlay(self, rows: Rows, inline: Rows) -> None:
         """Write the values that `inline` has over those of `rows`, in place."""
@@ -217,12 +224,14 @@ class Decoded:
 
     Attributes:
         rows: [n] rows; those not found are empty.
+        content: uint64 [n], their content hashes.
         found: [n] bool, stored and intact.
         foreign: [n] bool, stored under another layout.
         corrupt: [n] bool, truncated or damaged.
     """
 
     rows: Rows
+    content: npt.NDArray[np.uint64]
     found: npt.NDArray[np.bool_]
     foreign: npt.NDArray[np.bool_]
     corrupt: npt.NDArray[np.bool_]

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from rich.console import Console
 
@@ -17,9 +18,12 @@ from model_export import config as config_file
 from model_export import fusions, gain, report
 from model_export.config import Config
 from model_export.data import loaders
+from model_export.data.batches import EncodedRows
 from model_export.data.encoded import EncodedSet, encode, pack
 from model_export.data.fit import FittedFeatures, fit
-from model_export.data.impressions import Feed, Impressions
+from model_export.data.impressions import Feed, Part
+from model_export.data.streamed import StreamedRows
+from model_export.data.table.loader import TablePart
 from model_export.data.tasks import check_learnable
 from model_export.errors import DataInvalid
 from model_export.export import contents_of, write_bundle
@@ -77,11 +81,13 @@ def train(
 class Prepared:
     """The data of an experiment, read and encoded."""
 
-    feed: Feed
+    feed: Feed[Part]
     features: FittedFeatures
-    train: EncodedSet
-    validation: EncodedSet
-    test: EncodedSet
+    train: EncodedRows
+    validation: EncodedRows
+    test: EncodedRows
+    train_labels: npt.NDArray[np.float32]
+    train_masks: npt.NDArray[np.bool_]
 
 
 def prepare(config: Config) -> Prepared:
@@ -90,31 +96,41 @@ def prepare(config: Config) -> Prepared:
     Raises:
         DataInvalid: the data cannot be had, or does not fit the configuration.
     """
-    feed = loaders.load(config.data)
-    if config.architecture.position_bias and feed.train.positions is None:
+    feed = loaders.load(config.data, config.features, config.tasks)
+    if config.architecture.position_bias and not feed.train.has_positions:
         raise DataInvalid(
             f"architecture.position_bias: {config.data.loader} does not say at which position a "
             "candidate was shown"
         )
     features = fit(config.features, feed.train)
     encoder = features.encoder()
-    train_set, validation_set, test_set = (
-        encode(part, config.tasks, encoder) for part in (feed.train, feed.validation, feed.test)
+    train_rows, validation_rows, test_rows = (
+        _encoded(part, config, encoder) for part in (feed.train, feed.validation, feed.test)
     )
+    labels_masks = [(chunk.labels, chunk.masks) for chunk in train_rows.chunks()]
+    labels, masks = (np.concatenate(parts) for parts in zip(*labels_masks, strict=True))
     check_learnable(
         config.tasks,
-        ((train_set.labels != 0) & train_set.masks).sum(axis=0).tolist(),
-        train_set.masks.sum(axis=0).tolist(),
+        ((labels != 0) & masks).sum(axis=0).tolist(),
+        masks.sum(axis=0).tolist(),
         feed.train.origin,
     )
-    return Prepared(feed, features, train_set, validation_set, test_set)
+    return Prepared(feed, features, train_rows, validation_rows, test_rows, labels, masks)
+
+
+def _encoded(part: Part, config: Config, encoder: Encoder) -> EncodedRows:
+    if isinstance(part, TablePart) and part.streams:
+        workers = part.table.options.workers
+        return StreamedRows(part, config.tasks, encoder, workers)
+    chunks = [encode(chunk, config.tasks, encoder) for chunk in part.chunks()]
+    return EncodedSet.concatenate(chunks)
 
 
 def new_model(config: Config, prepared: Prepared, device: torch.device) -> MultiTaskModel:
     """The network of a configuration, initialised by its seed, with the scales of its labels."""
     torch.manual_seed(config.seed)
     model = run_directory.network(config, prepared.features.schema).to(device)
-    model.outputs.fit(prepared.train.labels, prepared.train.masks)
+    model.outputs.fit(prepared.train_labels, prepared.train_masks)
     return model
 
 
@@ -199,8 +215,9 @@ def publish(directory: Path, models: Path, console: Console = _SILENT) -> Path:
     return published
 
 
-def _examples(part: Impressions, encoder: Encoder) -> Examples:
-    """Rows spread evenly over a part: their impressions and their items."""
+def _examples(feed_part: Part, encoder: Encoder) -> Examples:
+    """Rows spread evenly over a part's first chunk: their impressions and their items."""
+    part = next(feed_part.chunks())
     rows = np.linspace(0, len(part) - 1, _EXAMPLE_ROWS).astype(np.int64)
     impressions = part.user_row[rows[:: _EXAMPLE_ROWS // _EXAMPLE_USERS]]
     return Examples(

@@ -10,13 +10,13 @@ from rich.table import Table
 
 from bundle.manifest import Parity
 from model_export.config import Config
-from model_export.data.impressions import Feed
+from model_export.data.impressions import Feed, Part
 from model_export.gain import CANDIDATES, Gain
 from model_export.training.evaluation import Metrics
 from model_export.training.run_directory import Summary
 
 
-def print_sizes(feed: Feed, console: Console) -> None:
+def print_sizes(feed: Feed[Part], console: Console) -> None:
     """The data set and how large it is."""
     sizes = ", ".join(f"{size:,} {name.replace('_', ' ')}" for name, size in feed.sizes().items())
     console.print(f"data: {feed.description}\n      {sizes}", highlight=False, soft_wrap=True)

@@ -1,58 +1,84 @@
-"""`multirank features`: bring feature tables into Redis."""
+"""Writing features from a streaming job: `from multirank.features import FeatureWriter`.
+
+    with FeatureWriter.of_model("redis://localhost:6379/0", Path("models"), "movielens") as writer:
+        writer.write("item", [{"item_id": "242", "year": 1997, "genres": ["Comedy"]}])
+
+Every worker of the service uses a written row within a second.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Any, Literal, Self
 
-import typer
-
-app = typer.Typer(help="Load feature rows into Redis.", no_args_is_help=True)
-
-
-@app.callback()
-def features() -> None:
-    """Load feature rows into Redis."""
+from bundle import store
+from bundle.errors import FileMissing, ValueRejected
+from service.features.deployment import parse_deployment
+from service.features.feature_set import FeatureSet
+from service.features.redis import write_rows
 
 
-@app.command()
-def load(
-    entity: Annotated[Literal["user", "item"], typer.Option(help="Whose features the file has")],
-    model: Annotated[str, typer.Option(help="The published model whose features are loaded")],
-    file: Annotated[
-        Path | None, typer.Argument(help="Parquet file; left out: the bundle's own sample")
-    ] = None,
-    models: Annotated[Path, typer.Option(envvar="MULTIRANK_MODELS_DIR")] = Path("models"),
-    redis_url: Annotated[
-        str, typer.Option(envvar="MULTIRANK_REDIS_URL", help="e.g. redis://localhost:6379/0")
-    ] = "redis://localhost:6379/0",
-) -> None:
-    """Load a Parquet file of users or items, checked against the newest version's schema."""
-    import redis
-    from rich.progress import Progress
+class FeatureWriter:
+    """Writes rows of a feature set into Redis. For one thread; keeps its connections open.
 
-    from bundle import store
-    from bundle.errors import BundleError
-    from service.features.keys import key_prefix
-    from service.features.redis import write_rows
-    from service.features.tables import TableInvalid, feature_file, read_table, table_rows
+    Args:
+        redis_url: as MULTIRANK_REDIS_URL.
 
-    published = store.versions(models, model)
-    if not published:
-        typer.echo(f"{models / model}: no published version", err=True)
-        raise typer.Exit(1)
-    try:
-        bundle = store.load(models / model / str(published[-1]))
-        layout = bundle.encoder().layouts[entity]
-        file, key = feature_file(bundle, entity, file)
-        prefix = key_prefix(bundle.manifest.feature_set, layout)
-        total = table_rows(file)
-        with redis.Redis.from_url(redis_url) as client, Progress() as progress:
-            task = progress.add_task(f"{entity} features", total=total)
-            for batch in read_table(file, key, layout):
-                write_rows(client, [(prefix + entity_id, row) for entity_id, row in batch])
-                progress.advance(task, len(batch))
-    except (BundleError, TableInvalid, redis.RedisError) as error:
-        typer.echo(f"{error}", err=True)
-        raise typer.Exit(1) from error
-    typer.echo(f"loaded {total} {entity} rows of {model} from {file}")
+    Raises:
+        service.features.deployment.DeploymentInvalid: the URL is none.
+    """
+
+    def __init__(self, redis_url: str, feature_set: FeatureSet) -> None:
+        self._client = parse_deployment(redis_url).client()
+        self._feature_set = feature_set
+        self._layouts = {entity: feature_set.layout(entity) for entity in ("user", "item")}
+        self._prefixes = {entity: feature_set.prefix(entity) for entity in ("user", "item")}
+
+    @classmethod
+    def of_model(cls, redis_url: str, models: Path, model: str, version: int = 0) -> Self:
+        """A writer of the rows that a published version reads; of the newest one without `version`.
+
+        Raises:
+            bundle.errors.BundleError: there is no such version, or it does not verify.
+        """
+        published = store.versions(models, model)
+        if not published:
+            raise FileMissing(f"{models / model}: no published version")
+        bundle = store.load(models / model / str(version or published[-1]))
+        return cls(redis_url, FeatureSet.of_bundle(bundle))
+
+    def write(self, entity: Literal["user", "item"], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write whole rows in one round trip; a feature that a row does not give has no value.
+
+        Args:
+            rows: feature name -> raw value, and the id in the id column of the feature set (as
+                `multirank features load` has it); other names are an error.
+
+        Raises:
+            bundle.errors.ValueRejected: a value does not fit, with the row; nothing was written.
+            redis.RedisError: some may not have been written: write them again.
+        """
+        key, layout = self._feature_set.ids[entity], self._layouts[entity]
+        ids = [row.get(key) for row in rows]
+        if absent := [n for n, each in enumerate(ids) if each is None or each == ""]:
+            raise ValueRejected(key, absent[0], "has no id")
+        names = dict.fromkeys(name for row in rows for name in row)
+        given = [name for name in names if name != key or name in layout.slots]
+        packed = layout.pack({name: [row.get(name) for row in rows] for name in given}, len(rows))
+        layout.seal(packed, time.time_ns() // 1_000_000)
+        prefix = self._prefixes[entity]
+        keys = (f"{prefix}{entity_id}" for entity_id in ids)
+        blobs = (row.tobytes() for row in packed)
+        write_rows(self._client, list(zip(keys, blobs, strict=True)))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

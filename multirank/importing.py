@@ -27,7 +27,7 @@ def import_onnx(
     from model_export import fusions
     from model_export.errors import TrainingError
     from model_export.foreign.importing import import_graph
-    from model_export.foreign.spec import Specification
+    from model_export.foreign.specification import Specification
 
     try:
         specification = Specification(spec)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from multirank import deployment, features, importing, ranking, serving, training
+from multirank import deployment, feature_commands, importing, ranking, serving, training
 from multirank.fusion import commands as fusion
 from multirank.replay import commands as replay
 
@@ -21,7 +21,7 @@ serving.register(app)
 ranking.register(app)
 importing.register(app)
 replay.register(app)
-app.add_typer(features.app, name="features")
+app.add_typer(feature_commands.app, name="features")
 app.add_typer(fusion.app, name="fusion")
 
 

@@ -41,14 +41,20 @@ def serve(
 ) -> None:
     """Serve the published models. Every other setting is a MULTIRANK_ variable: see the README."""
     from service.cores import usable_cores
+    from service.features.deployment import DeploymentInvalid, parse_deployment
     from service.settings import SettingsInvalid, load_settings
 
     options = {"models_dir": models, "host": host, "port": port, "workers": workers}
     given = {name: value for name, value in options.items() if value is not None}
     try:
         settings = load_settings(given)
+        if settings.redis_url is not None:
+            parse_deployment(settings.redis_url)
     except SettingsInvalid as error:
         typer.echo(error, err=True)
+        raise typer.Exit(2) from error
+    except DeploymentInvalid as error:
+        typer.echo(f"MULTIRANK_REDIS_URL: {error}", err=True)
         raise typer.Exit(2) from error
     count = settings.workers or usable_cores()
     if count > 1:

@@ -45,7 +45,8 @@ class DeepAndCross(nn.Module):
         x = x0
         for layer in self.cross:
             x = x0 * layer(x) + x
-        return self.logits(torch.cat((x, self.deep(x0)), dim=1))
+        logits: torch.Tensor = self.logits(torch.cat((x, self.deep(x0)), dim=1))
+        return logits
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,10 +19,9 @@ import typer
 
 from loadtest.chaos.cases import CASES, Bed, Case
 from loadtest.chaos.driver import Driver, Record
-from loadtest.chaos.echo_model import MODEL, publish_echo
+from loadtest.chaos.echo_model import MODEL
+from loadtest.chaos.echo_service import echo_redis, serve_command
 from loadtest.chaos.proxy import Proxy
-from loadtest.chaos.redis_under_test import PASSWORD, USER, RedisUnderTest
-from loadtest.redis_server import load_features
 from loadtest.server import ServiceFailed, end_between_steps, pause, serving
 
 _CACHE_BYTES = 150_000
@@ -66,22 +64,9 @@ def chaos(
 def _bed(seconds: float, pause_s: float, timeout_ms: float) -> Iterator[Bed]:
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="multirank-chaos-")))
-        models = scratch / "models"
-        publish_echo(models, scratch)
-        redis = RedisUnderTest(scratch)
-        redis.start()
-        stack.callback(redis.kill)
-        stack.callback(redis.client.close)
-        load_features(f"redis://127.0.0.1:{redis.port}/0", models, MODEL)
-        redis.keep_rows()
+        models, redis = stack.enter_context(echo_redis(scratch))
         proxy = stack.enter_context(Proxy(redis.port))
-        settings = {
-            "MULTIRANK_REDIS_URL": f"redis://{USER}:{PASSWORD}@127.0.0.1:{proxy.port}/0",
-            "MULTIRANK_FEATURE_CACHE_BYTES": _CACHE_BYTES,
-            "MULTIRANK_TIMEOUT_MS": timeout_ms,
-        }
-        command = ("env", *(f"{name}={value}" for name, value in settings.items()))
-        command = (*command, sys.executable, "-m", "multirank", "serve")
+        command = serve_command(proxy.port, feature_cache_bytes=_CACHE_BYTES, timeout_ms=timeout_ms)
         service = stack.enter_context(serving(models, MODEL, scratch / "service.log", command))
         driver = stack.enter_context(Driver(service.url, timeout_ms / 1000))
         pause(_WARM_S)

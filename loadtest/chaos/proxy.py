@@ -77,23 +77,32 @@ class Proxy:
         writer: asyncio.StreamWriter,
         way: Literal["to Redis", "back"],
     ) -> None:
-        """Forward until one side ends; late but in order, whatever is under way."""
+        """Forward until one side ends; late, but in order, as TCP does."""
         loop = asyncio.get_running_loop()
-        with contextlib.suppress(OSError):
-            while data := await reader.read(_CHUNK):
-                if way == "back" and self.resets and len(data) >= _SHORTEST_CUT:
-                    writer.write(data[: len(data) // 2])
-                    await asyncio.sleep(0)
-                    _reset(writer)
-                    return
-                if way == "back" and self.delay_s:
-                    loop.call_later(self.delay_s, _write, writer, data)
-                else:
-                    _write(writer, data)
+        under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+        sending = asyncio.ensure_future(_send(under_way, writer))
+        try:
+            with contextlib.suppress(OSError):
+                while data := await reader.read(_CHUNK):
+                    if way == "back" and self.resets and len(data) >= _SHORTEST_CUT:
+                        writer.write(data[: len(data) // 2])
+                        await asyncio.sleep(0)
+                        _reset(writer)
+                        return
+                    delay_s = self.delay_s if way == "back" else 0.0
+                    under_way.put_nowait((loop.time() + delay_s, data))
+        finally:
+            sending.cancel()
 
 
-def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
-    if not writer.is_closing():
+async def _send(
+    under_way: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter
+) -> None:
+    loop = asyncio.get_running_loop()
+    while not writer.is_closing():
+        due, data = await under_way.get()
+        if (wait_s := due - loop.time()) > 0:
+            await asyncio.sleep(wait_s)
         writer.write(data)
 
 

@@ -79,7 +79,7 @@ class CensusOptions(BaseModel):
     split: RandomSplit = RandomSplit()
 
 
-def load(options: CensusOptions) -> Feed:
+def load(options: CensusOptions) -> Feed[Impressions]:
     """Read and split the persons.
 
     Raises:

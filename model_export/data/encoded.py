@@ -75,6 +75,29 @@ class EncodedSet:
         """All rows at once: they are in memory."""
         yield self
 
+    @staticmethod
+    def concatenate(parts: Sequence[EncodedSet]) -> EncodedSet:
+        """All rows of `parts`, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        users = np.cumsum([0, *(len(part.users) for part in parts)])
+        items = np.cumsum([0, *(len(part.items) for part in parts)])
+        positions = [part.positions for part in parts if part.positions is not None]
+        return EncodedSet(
+            users=Encoded.concatenate([part.users for part in parts]),
+            items=Encoded.concatenate([part.items for part in parts]),
+            user_row=np.concatenate(
+                [part.user_row + at for part, at in zip(parts, users, strict=False)]
+            ),
+            item_row=np.concatenate(
+                [part.item_row + at for part, at in zip(parts, items, strict=False)]
+            ),
+            groups=np.concatenate([part.groups for part in parts]),
+            labels=np.concatenate([part.labels for part in parts]),
+            masks=np.concatenate([part.masks for part in parts]),
+            positions=np.concatenate(positions) if positions else None,
+        )
+
     def batch(self, rows: npt.NDArray[np.int64] | slice) -> Batch:
         """The selected candidate rows, in that order."""
         users, user_row = np.unique(self.user_row[rows], return_inverse=True)

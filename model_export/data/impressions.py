@@ -7,9 +7,9 @@ rows point to them, so that training computes user and item stages as serving do
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,20 @@ class Impressions:
     def __len__(self) -> int:
         return len(self.user_row)
 
+    @property
+    def has_positions(self) -> bool:
+        """Whether rows know the place at which they were shown."""
+        return self.positions is not None
+
+    @property
+    def streams(self) -> bool:
+        """Never: the rows are in memory."""
+        return False
+
+    def chunks(self) -> Iterator[Impressions]:
+        """All rows at once."""
+        yield self
+
     def where(self, row: int) -> str:
         """Where candidate row `row` was read: `clicks.csv, row 17`."""
         number = row + 1 if self.origin_rows is None else int(self.origin_rows[row])
@@ -85,6 +99,36 @@ class Impressions:
         return np.bincount(rows, minlength=self.count(entity)).astype(np.int64)
 
 
+class Part(Protocol):
+    """One part of a data set: raw rows in memory, or read anew each time."""
+
+    def __len__(self) -> int:
+        """Number of candidate rows."""
+        ...
+
+    @property
+    def origin(self) -> str:
+        """What the rows are called in messages."""
+        ...
+
+    @property
+    def streams(self) -> bool:
+        """Whether the rows are to be read anew each time rather than kept."""
+        ...
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether rows know the place at which they were shown."""
+        ...
+
+    def chunks(self) -> Iterator[Impressions]:
+        """All rows, chunk after chunk."""
+        ...
+
+
+P = TypeVar("P", bound=Part, covariant=True)
+
+
 @dataclass(frozen=True)
 class EntitySample:
     """Every entity of the data with its newest features, for stores, demos and load tests.
@@ -103,7 +147,7 @@ class EntitySample:
 
 
 @dataclass(frozen=True)
-class Feed:
+class Feed(Generic[P]):
     """A data set, split by time; at random where its rows have none.
 
     Attributes:
@@ -113,9 +157,9 @@ class Feed:
     """
 
     description: str
-    train: Impressions
-    validation: Impressions
-    test: Impressions
+    train: P
+    validation: P
+    test: P
     users: EntitySample | None
     items: EntitySample | None
 

@@ -51,7 +51,7 @@ class MovieLensOptions(BaseModel):
     split: TimeSplit = TimeSplit()
 
 
-def load(options: MovieLensOptions) -> Feed:
+def load(options: MovieLensOptions) -> Feed[Impressions]:
     """Fetch, read and split MovieLens-100k.
 
     Raises:
@@ -79,7 +79,7 @@ def split_feed(
     people: list[dict[str, str]],
     films: list[dict[str, str]],
     options: MovieLensOptions,
-) -> Feed:
+) -> Feed[Impressions]:
     """Turn ratings into impressions with sampled unwatched films, split by time."""
     users = _Users(people, films, ratings, options.history)
     items = _item_columns(films)

@@ -51,7 +51,7 @@ class SyntheticOptions(BaseModel):
     split: TimeSplit = TimeSplit()
 
 
-def load(options: SyntheticOptions) -> Feed:
+def load(options: SyntheticOptions) -> Feed[Impressions]:
     """Generate the feed; the same options give the same feed."""
     rng = np.random.default_rng(options.seed)
     people = _people(rng, options.users)

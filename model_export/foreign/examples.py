@@ -17,7 +17,7 @@ from bundle.errors import ValueRejected
 from bundle.rows import Rows
 from bundle.schema import ENTITIES, Entity
 from model_export.data.impressions import EntitySample
-from model_export.foreign.spec import Specification, nearest
+from model_export.foreign.specification import Specification, nearest
 
 Columns = dict[str, Sequence[Any]]
 

@@ -17,7 +17,7 @@ from model_export.errors import ParityFailed, SpecInvalid
 from model_export.foreign import reference
 from model_export.foreign.examples import ExampleRows, read_examples, read_samples
 from model_export.foreign.signature import Signature
-from model_export.foreign.spec import Specification
+from model_export.foreign.specification import Specification
 from model_export.foreign.wrap import wrap
 
 _GOLDEN_ROWS = 32

@@ -19,7 +19,8 @@ from bundle.schema import FIRST_VALUE_INDEX, OUT_OF_VOCABULARY_INDEX, PADDING_IN
 from model_export.errors import ParityFailed, SpecInvalid
 from model_export.foreign.examples import ExampleRows
 from model_export.foreign.signature import Signature, Value, blocks
-from model_export.foreign.spec import Indices, Specification
+from model_export.foreign.spec import Indices
+from model_export.foreign.specification import Specification
 
 LIMIT = 1e-5
 GIVEN_LIMIT = 1e-4

@@ -12,7 +12,8 @@ from onnx import helper
 
 from bundle.encoding import IdColumns, NumberColumns, Side, side_layout
 from bundle.schema import DenseVector, Feature, Number
-from model_export.foreign.spec import Specification, SpecTask, nearest
+from model_export.foreign.spec import SpecTask
+from model_export.foreign.specification import Specification, nearest
 
 _FED_TYPES = {"float32", "float64", "float16", "int32", "int64"}
 _FLOATS = {"float32", "float64", "float16"}

@@ -1,4 +1,4 @@
-"""The specification of a graph from elsewhere: what its inputs are fed with, what its outputs mean.
+"""The fields of a specification: what a graph's inputs are fed with, what its outputs mean.
 
 model: clicks
 features:                                # kinds as in `bundle.schema`
@@ -16,15 +16,13 @@ examples: rows.parquet                   # or a list of rows; columns user.age, 
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from bundle.manifest import ModelName, Task
 from bundle.packing import hash_value
@@ -33,10 +31,8 @@ from bundle.schema import (
     OUT_OF_VOCABULARY_INDEX,
     PADDING_INDEX,
     Feature,
-    FeatureSchema,
     Name,
 )
-from model_export.errors import SpecInvalid
 from model_export.fusions import FusionDefault
 
 _FEATURE: TypeAdapter[Feature] = TypeAdapter(Feature)
@@ -162,102 +158,3 @@ class Spec(_Strict):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"tasks: declared twice: {', '.join(twice)}")
         return self
-
-
-class Specification:
-    """A specification, read, with the features that it declares.
-
-    Attributes:
-        path: the file; paths in it are relative to its directory.
-        spec: what it holds.
-        features: the bundle's schema.
-        vocabularies: hashes of the values, by feature key.
-        indices: feature key -> the graph's indices; of those that share a vocabulary, its owner's.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """Read a specification.
-
-        Raises:
-            SpecInvalid: not readable, not YAML, or a field is wrong; names it.
-        """
-        self.path = path
-        self.spec = _parse(path)
-        self.vocabularies: dict[str, npt.NDArray[np.uint64]] = {}
-        features: list[Feature] = []
-        own: dict[str, Indices] = {}
-        for position, declared in enumerate(self.spec.features):
-            name = (declared.model_extra or {}).get("name")
-            try:
-                values = declared.values(path.parent)
-                feature = declared.feature(None if values is None else len(values))
-            except OSError as error:
-                place = f"features.{position} ({name}).vocabulary"
-                raise SpecInvalid(f"{path}: {place}: {error.strerror}: {error.filename}") from error
-            except ValidationError as error:
-                raise SpecInvalid(_problems(path, error, f"features.{position} ({name})")) from None
-            features.append(feature)
-            if values is not None:
-                self.vocabularies[feature.key] = values
-            if declared.indices is not None:
-                own[feature.key] = declared.indices
-        try:
-            self.features = FeatureSchema(features=tuple(features))
-        except ValidationError as error:
-            raise SpecInvalid(_problems(path, error, "features")) from None
-        self.indices = {
-            feature.key: own.get(feature.key)
-            or own.get(self.features.owner(feature).key, Indices())
-            for feature in self.features.features
-        }
-        self._check_inputs()
-
-    def _check_inputs(self) -> None:
-        known = {feature.key for feature in self.features.features}
-        fed: set[str] = set()
-        for name, keys in self.spec.inputs.items():
-            for key in keys:
-                if key not in known:
-                    raise self.error(f"inputs.{name}", f"no feature {key}{nearest(key, known)}")
-            fed.update(keys)
-        if idle := sorted(known - fed):
-            raise self.error("inputs", f"{', '.join(idle)} feeds none of them; leave it out")
-
-    def error(self, field: str, problem: str) -> SpecInvalid:
-        """An error about one field."""
-        return SpecInvalid(f"{self.path}: {field}: {problem}")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean ...?` where something is near, and what there is."""
-    choices = sorted(known)
-    near = difflib.get_close_matches(name, choices, 1, cutoff=0.5)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"{hint} (there is {', '.join(choices) or 'none'})"
-
-
-def _parse(path: Path) -> Spec:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SpecInvalid(f"{path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecInvalid(f"{path}: not YAML: {error}") from error
-    if not isinstance(content, Mapping):
-        raise SpecInvalid(f"{path}: expected a mapping of fields")
-    if isinstance(inputs := content.get("inputs"), dict):  # one feature need not be a list
-        lists = {name: [keys] if isinstance(keys, str) else keys for name, keys in inputs.items()}
-        content = {**content, "inputs": lists}
-    try:
-        return Spec.model_validate(content)
-    except ValidationError as error:
-        raise SpecInvalid(_problems(path, error, "")) from None
-
-
-def _problems(path: Path, error: ValidationError, field: str) -> str:
-    found: dict[str, str] = {}
-    for each in error.errors(include_url=False):
-        parts = [field] if field else []
-        parts += [str(part) for part in each["loc"]]
-        found.setdefault(".".join(parts), each["msg"].removeprefix("Value error, "))
-    return f"{path}: " + "; ".join(f"{where}: {message}" for where, message in found.items())

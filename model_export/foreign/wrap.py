@@ -21,7 +21,8 @@ from bundle.manifest import SingleStage, Stage
 from bundle.schema import FIRST_VALUE_INDEX, OUT_OF_VOCABULARY_INDEX, PADDING_INDEX
 from model_export.errors import SpecInvalid
 from model_export.foreign.signature import Block, Signature, Value, blocks
-from model_export.foreign.spec import Indices, Specification, SpecTask
+from model_export.foreign.spec import Indices, SpecTask
+from model_export.foreign.specification import Specification
 
 FILE = "single.onnx"
 _INPUTS = ("user_ids", "user_numbers", "item_ids", "item_numbers", "user_row")

@@ -27,18 +27,21 @@ class FirstLayer(nn.Module):
 
     W x + b = (W_u x_u) + (W_i x_i + b), exactly; each side's product is computed in its own stage.
     Where an item meets the user's history, W_h x_h of what comes of it is added for each candidate.
+    Initialised as `StackedLinear` is.
     """
 
     def __init__(
         self, user_width: int, item_width: int, out_width: int, interest_width: int = 0
     ) -> None:
         super().__init__()
-        bound = 1 / math.sqrt(user_width + item_width + interest_width)
+        bound = math.sqrt(6 / (user_width + item_width + interest_width))
         self.user = nn.Linear(user_width, out_width, bias=False)
         self.item = nn.Linear(item_width, out_width)
         self.interest = nn.Linear(interest_width, out_width, bias=False) if interest_width else None
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -bound, bound)
+        for layer in (self.user, self.item, self.interest):
+            if layer is not None:
+                nn.init.uniform_(layer.weight, -bound, bound)
+        nn.init.zeros_(self.item.bias)
 
 
 class FirstLayerModel(MultiTaskModel):

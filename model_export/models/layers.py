@@ -22,14 +22,16 @@ from model_export.models.attention_gate import AttentionLogits
 class StackedLinear(nn.Module):
     """G linear layers side by side: y_g = W_g x_g + b_g.
 
-    Initialised as `nn.Linear` is: uniform within 1 / sqrt(in).
+    Initialised for ReLU (He et al., "Delving Deep into Rectifiers", ICCV 2015, equation 10), biases
+    at 0. With the biases of `nn.Linear`, larger than the signal of young embeddings, a unit is on
+    for all rows or for none, and a narrow tower may be dead before its first step.
     """
 
     def __init__(self, count: int, in_width: int, out_width: int) -> None:
         super().__init__()
-        bound = 1 / math.sqrt(in_width)
+        bound = math.sqrt(6 / in_width)
         self.weight = nn.Parameter(torch.empty(count, out_width, in_width).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(count, out_width).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(count, out_width))
 
     def forward(self, xs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """G inputs float32 [N, in] -> G outputs float32 [N, out]."""

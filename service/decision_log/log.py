@@ -185,6 +185,7 @@ class DecisionLog:
             except (OSError, pa.ArrowException):
                 self._files.labels("failed").inc()
                 log.exception("%s: left open by a process that is gone, cannot be closed", path)
+        self._drop_oldest()
 
     def _drop_oldest(self) -> None:
         sizes: dict[Path, int] = {}

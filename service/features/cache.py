@@ -77,7 +77,7 @@ def describe(layout: RowLayout, decoded: Decoded) -> CachedRows:
     """Decoded rows with what is derived from them."""
     described = CachedRows(np.zeros(len(decoded.rows), record_dtype(layout)))
     described.rows[:] = decoded.rows
-    described.content[:] = layout.content_hash(decoded.rows)
+    described.content[:] = decoded.content
     described.found[:] = decoded.found
     if not decoded.found.all():
         described.outcome[~decoded.found] = Outcome.NOT_FOUND
@@ -97,13 +97,13 @@ class RowCache:
     """
 
     def __init__(self, layout: RowLayout, capacity_bytes: int) -> None:
-        slots = max(2, capacity_bytes // (layout.dtype.itemsize + _BOOKKEEPING_BYTES)) + 1
+        slots = max(2, capacity_bytes // self.bytes_for(layout, 1)) + 1
         self.layout = layout
         self._records = np.zeros(slots, record_dtype(layout))  # one gather takes all of a row
         self._expires = self._records["expires"]
         self._read_at = np.full(slots, -np.inf)
         self._asked = np.zeros(slots, bool)
-        self._ids: list[str | None] = [None] * slots
+        self._ids: npt.NDArray[np.object_] = np.full(slots, None)
         self._slot_of: dict[str, int] = {}
         self._numbers = np.full(slots, NO_KEY)
         self._slot_of_number = HashIndex(slots)
@@ -113,6 +113,11 @@ class RowCache:
         nothing.outcome[:] = Outcome.UNREAD
         nothing.records["expires"] = -np.inf
         self._records[EMPTY_SLOT] = nothing.records[0]
+
+    @staticmethod
+    def bytes_for(layout: RowLayout, rows: int) -> int:
+        """The budget in which `rows` rows have room."""
+        return rows * (record_dtype(layout).itemsize + _BOOKKEEPING_BYTES)
 
     def look_up(self, ids: Keys | None, now: float) -> tuple[CachedRows, list[int]]:
         """Copies of the rows of `ids`, and the positions of those that are not believed to be here.
@@ -146,13 +151,28 @@ class RowCache:
         slots[~usable] = ABSENT
         return slots
 
-    def put(self, ids: Sequence[str], rows: CachedRows, now: float, ttl_s: float) -> None:
+    def put(
+        self,
+        ids: Sequence[str],
+        rows: CachedRows,
+        now: float,
+        ttl_s: float,
+        numbers: npt.NDArray[np.int64] | None = None,
+    ) -> None:
         """Keep rows for `ttl_s` seconds or a little less: what came together must not go together.
 
         When there are more rows than slots, the last ones stay.
+
+        Args:
+            ids: all different. numbers: the same as whole numbers, where all of them are.
         """
-        slots = np.array([self._slot_for(each) for each in ids], np.int64)
-        self._index_numbers(np.unique(slots))
+        if (surplus := len(ids) - (len(self._ids) - 1)) > 0:
+            ids, rows = ids[surplus:], CachedRows(rows.records[surplus:])
+            numbers = None if numbers is None else numbers[surplus:]
+        if numbers is None:
+            numbers = np.array([_number(each) for each in ids], np.int64)
+        slots = self._slots_for(ids)
+        self._index_numbers(slots, spread(numbers))
         self._records[slots] = rows.records
         self._read_at[slots] = now
         self._expires[slots] = now + ttl_s * (1.0 - _TTL_JITTER * self._random.random(len(slots)))
@@ -176,31 +196,48 @@ class RowCache:
     def __len__(self) -> int:
         return len(self._slot_of)
 
-    def _slot_for(self, entity_id: str) -> int:
-        slot = self._slot_of.get(entity_id)
-        if slot is None:
-            slot = self._next_slot()
-            evicted = self._ids[slot]
-            if evicted is not None:
-                del self._slot_of[evicted]
-            self._ids[slot] = entity_id
-            self._slot_of[entity_id] = slot
-        return slot
+    def _slots_for(self, ids: Sequence[str]) -> Slots:
+        """The slots of ids; those that have none get one that was not asked for lately."""
+        slots = np.array([self._slot_of.get(each, ABSENT) for each in ids], np.int64)
+        new = slots == ABSENT
+        if new.any():
+            taken = self._next_slots(int(new.sum()), slots[~new])
+            for evicted in self._ids[taken].tolist():
+                if evicted is not None:
+                    del self._slot_of[evicted]
+            slots[new] = taken
+            added = [ids[row] for row in np.flatnonzero(new).tolist()]
+            self._ids[taken] = added
+            self._slot_of.update(zip(added, taken.tolist(), strict=True))
+        return slots
 
-    def _index_numbers(self, slots: Slots) -> None:
+    def _index_numbers(self, slots: Slots, keys: npt.NDArray[np.uint64]) -> None:
         """Make the index of numbers follow what is now in `slots`."""
         self._slot_of_number.remove(self._numbers[slots])
-        keys = spread(np.array([_number(self._ids[slot]) for slot in slots.tolist()], np.int64))
         self._numbers[slots] = keys
         whole = keys != NO_KEY
         self._slot_of_number.put(keys[whole], slots[whole])
 
-    def _next_slot(self) -> int:
-        while True:
-            self._hand = self._hand + 1 if self._hand + 1 < len(self._ids) else EMPTY_SLOT + 1
-            if not self._asked[self._hand]:
-                return self._hand
-            self._asked[self._hand] = False
+    def _next_slots(self, count: int, kept: Slots) -> Slots:
+        """The next slots as the clock's hand goes, not asked for since it came by, nor `kept`."""
+        free: list[Slots] = []
+        while count:
+            last = min(self._hand + 1 + 2 * count, len(self._ids))
+            ahead = np.arange(self._hand + 1, last)
+            free_now = ~self._asked[ahead]
+            if len(kept):
+                free_now &= ~np.isin(ahead, kept)
+            found = ahead[free_now][:count]
+            if len(found) == count:
+                last = int(found[-1]) + 1
+            self._asked[self._hand + 1 : last] = False
+            self._asked[found] = True  # the hand may come by again before they are all found
+            self._hand = last - 1 if last < len(self._ids) else EMPTY_SLOT
+            free.append(found)
+            count -= len(found)
+        slots = np.concatenate(free)
+        self._asked[slots] = False
+        return slots
 
 
 def _number(entity_id: str | None) -> int:

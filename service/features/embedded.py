@@ -8,8 +8,9 @@ from pathlib import Path
 from bundle.encoding import Encoder
 from bundle.schema import Entity
 from bundle.store import Bundle
+from service.features.feature_set import feature_file
 from service.features.keys import key_prefix
-from service.features.tables import feature_file, read_table
+from service.features.tables import read_whole_table
 
 
 class EmbeddedStore:
@@ -54,5 +55,5 @@ def load_embedded(
         layout = encoder.layouts[entity]
         path, key = feature_file(bundle, entity, file)
         prefix = key_prefix(bundle.manifest.feature_set, layout)
-        for batch in read_table(path, key, layout):
-            store.put((prefix + entity_id, row) for entity_id, row in batch)
+        for rows in read_whole_table(path, key, layout):
+            store.put((prefix + entity_id, row) for entity_id, row in rows)

@@ -1,6 +1,7 @@
 """The keys of a feature store, and how long rows are believed.
 
-    mr:<feature set>:<entity>:<layout>:<id>   ->   one packed row (bundle/rows.py)
+    mr:<feature set>:<entity>:<layout>:<id>        ->   one packed row (bundle/rows.py)
+    mr:.load:<feature set>:<entity>:<layout>:      ->   how far a file of them is loaded
 
 The layout's digest is part of the key, so that two model versions that read different features
 of the same entity each find their own rows, before, during and after a swap or a roll-back.
@@ -28,6 +29,16 @@ That an id has no row is believed for as long. In Redis itself rows do not expir
 def key_prefix(feature_set: str, layout: RowLayout) -> str:
     """Everything of a row's key but the id; the key is the prefix followed by the id."""
     return f"{NAMESPACE}{feature_set}:{layout.entity}:{int(layout.digest):016x}:"
+
+
+def checkpoint_key(prefix: str) -> str:
+    """The key of a load's checkpoint; no feature set's name begins with a full stop."""
+    return f"{NAMESPACE}.load:{prefix.removeprefix(NAMESPACE)}"
+
+
+def trial_prefix(prefix: str) -> str:
+    """A prefix of the same kind under which no feature set has rows."""
+    return f"{NAMESPACE}.{prefix.removeprefix(NAMESPACE)}"
 
 
 def split_key(key: str) -> tuple[str, str]:

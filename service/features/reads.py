@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -46,9 +47,10 @@ class Wanted:
     Attributes:
         rows: one a wanted id. cached: how many of them were in process.
         places: positions among `rows` that must be read. ids, keys: of these.
+        numbers: int64, the same ids where all are whole numbers.
     """
 
-    __slots__ = ("cache", "cached", "ids", "keys", "places", "prefix", "rows")
+    __slots__ = ("cache", "cached", "ids", "keys", "numbers", "places", "prefix", "rows")
 
     def __init__(self, cache: RowCache, prefix: str, ids: Keys | None, now: float) -> None:
         self.cache = cache
@@ -57,9 +59,22 @@ class Wanted:
         self.keys: list[str] = []
         self.rows, self.places = cache.look_up(ids, now)
         self.cached = 0 if ids is None else len(ids) - len(self.places)
-        if ids is not None and self.places:
-            self.ids = [str(ids[row]) for row in self.places]
-            self.keys = [prefix + each for each in self.ids]
+        self.numbers: npt.NDArray[np.int64] | None = None
+        if ids is None or not self.places:
+            return
+        if isinstance(ids, np.ndarray):
+            self.numbers = ids[self.places]
+            self.ids = list(map(str, self.numbers.tolist()))
+        else:
+            self.ids = [ids[row] for row in self.places]
+        self.keys = [prefix + each for each in self.ids]
+
+    def fill(self, places: list[int], records: Records) -> None:
+        """Put copies of rows that were read in their places."""
+        if len(places) == len(self.rows.records):
+            self.rows = CachedRows(records.copy())
+        else:
+            self.rows.records[places] = records
 
     def use_stale(self, read_since: float) -> int:
         """Fill what was not read with rows that were, at `read_since` or later; their number."""
@@ -74,12 +89,19 @@ class Wanted:
 class _Part:
     """The rows of one entity in a read."""
 
-    __slots__ = ("_row_of", "cache", "ids", "keys", "landed")
+    __slots__ = ("_row_of", "cache", "ids", "keys", "landed", "numbers")
 
-    def __init__(self, cache: RowCache, ids: list[str], keys: list[str]) -> None:
+    def __init__(
+        self,
+        cache: RowCache,
+        ids: list[str],
+        keys: list[str],
+        numbers: npt.NDArray[np.int64] | None = None,
+    ) -> None:
         self.cache = cache
         self.ids = ids
         self.keys = keys
+        self.numbers = numbers
         self.landed: CachedRows | None = None
         self._row_of: dict[str, int] | None = None
 
@@ -101,13 +123,14 @@ class Read:
         failure: why there are no rows.
     """
 
-    __slots__ = ("changed", "failure", "generation", "late", "parts", "started", "task")
+    __slots__ = ("changed", "failure", "generation", "landed", "late", "parts", "started", "task")
 
     def __init__(self, generation: int) -> None:
         self.generation = generation
         self.parts: dict[str, _Part] = {}
         self.started = time.monotonic()
         self.changed: set[str] = set()  # used once, and not believed afterwards
+        self.landed: list[Decoded] = []  # one a part
         self.late = False
         self.failure: FeatureStoreUnavailable | None = None
         self.task: asyncio.Task[None]
@@ -129,6 +152,7 @@ class Reads:
         self._breaker = CircuitBreaker(store.name, self._circuit)
         self._circuit("closed")
         self._reading: dict[str, Read] = {}
+        self._to_keep: list[Read] = []
         self._unfinished: set[asyncio.Task[None]] = set()
 
     async def complete(self, wanted: Sequence[Wanted], budget_s: float) -> str:
@@ -153,7 +177,7 @@ class Reads:
             if read.failure is not None:
                 failure = "unavailable"
             else:
-                each.rows.records[places] = read.parts[each.prefix].take(keys)
+                each.fill(places, read.parts[each.prefix].take(keys))
         return failure
 
     def _share(
@@ -166,7 +190,7 @@ class Reads:
             if not each.keys:
                 continue
             if self._reading.keys().isdisjoint(each.keys) and len(set(each.keys)) == len(each.keys):
-                own.parts[each.prefix] = _Part(each.cache, each.ids, each.keys)
+                own.parts[each.prefix] = _Part(each.cache, each.ids, each.keys, each.numbers)
                 shares.append((own, each, each.places, each.keys))
                 continue
             joined: dict[Read, tuple[list[int], list[str]]] = {}
@@ -188,34 +212,64 @@ class Reads:
         self._reading.update(dict.fromkeys(keys, read))
         read.task = asyncio.ensure_future(self._land(read, keys))
         self._unfinished.add(read.task)
-        read.task.add_done_callback(self._unfinished.discard)
+        read.task.add_done_callback(partial(self._landed, read))
+
+    def _landed(self, read: Read, task: asyncio.Task[None]) -> None:
+        self._unfinished.discard(task)
+        if read.landed:
+            self._to_keep.append(read)
+            loop = task.get_loop()
+            loop.call_soon(loop.call_soon, self._keep_all)  # those who wait for it go on first
 
     async def _land(self, read: Read, keys: list[str]) -> None:
+        """Read; those who wait have their rows when this ends."""
         try:
             blobs = await self._store.get_many(keys)
         except FeatureStoreUnavailable as error:
             read.failure = error
+            self._leave(read)
             self._breaker.failed()
             log.warning("features are missing: %s", error.detail)
             return
-        finally:
-            for key in keys:
-                if self._reading.get(key) is read:
-                    del self._reading[key]
         self._breaker.succeeded()
-        believed = read.generation == self._store.generation
-        ttl_s = (self._ttl_s if self._store.tracked else UNTRACKED_TTL_S) if believed else 0.0
         start = 0
         for part in read.parts.values():
             decoded = part.cache.layout.decode(blobs[start : start + len(part.keys)])
             start += len(part.keys)
-            self._count(part.cache.layout.entity, decoded)
             part.landed = describe(part.cache.layout, decoded)
-            part.cache.put(part.ids, part.landed, read.started, ttl_s)
+            read.landed.append(decoded)
+
+    def keeps(self, keys: list[str]) -> bool:
+        """Whether some of `keys` have landed and were not in the cache yet; now they are."""
+        found = bool(self._to_keep) and not self._reading.keys().isdisjoint(keys)
+        if found:
+            self._keep_all()
+        return found
+
+    def _keep_all(self) -> None:
+        """Put what has landed into the cache."""
+        to_keep, self._to_keep = self._to_keep, []
+        for read in to_keep:
+            self._leave(read)
+            self._keep(read)
+
+    def _keep(self, read: Read) -> None:
+        believed = read.generation == self._store.generation
+        ttl_s = (self._ttl_s if self._store.tracked else UNTRACKED_TTL_S) if believed else 0.0
+        for part, decoded in zip(read.parts.values(), read.landed, strict=True):
+            assert part.landed is not None
+            self._count(part.cache.layout.entity, decoded)
+            part.cache.put(part.ids, part.landed, read.started, ttl_s, part.numbers)
             if read.changed:
                 for entity_id, key in zip(part.ids, part.keys, strict=True):
                     if key in read.changed:
                         part.cache.expire(entity_id)
+
+    def _leave(self, read: Read) -> None:
+        for part in read.parts.values():
+            for key in part.keys:
+                if self._reading.get(key) is read:
+                    del self._reading[key]
 
     def _note_late(self, read: Read) -> None:
         if not read.late and time.monotonic() - read.started >= self._late_s:

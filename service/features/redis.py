@@ -14,8 +14,10 @@ from redis.backoff import NoBackoff
 from service.errors import FeatureStoreUnavailable
 from service.features.deployment import parse_deployment
 from service.features.tracking import Changed, Tracking
+from service.features.wire import Wire
 
-_READS_AT_ONCE = 32  # further ones wait; a connection each, and of a Cluster one to each node
+_CLUSTER_READS_AT_ONCE = 32  # further ones wait; a connection to each node each
+_TRIES = 2  # an idle connection may have been closed
 
 
 class RedisStore:
@@ -39,8 +41,11 @@ class RedisStore:
             "socket_connect_timeout": timeout_s,
             "retry": Retry(NoBackoff(), 1),  # once: an idle connection may have been closed
         }
-        self._client = deployment.async_client(**options)
-        self._turns = asyncio.Semaphore(_READS_AT_ONCE)
+        self._client = deployment.async_client(**options, protocol=2)
+        self._timeout_s = timeout_s
+        self._wire: Wire | None = None
+        self._opening = asyncio.Lock()
+        self._turns = asyncio.Semaphore(_CLUSTER_READS_AT_ONCE)
         self._tracking = Tracking(deployment, options)
 
     @property
@@ -59,16 +64,38 @@ class RedisStore:
         Raises:
             FeatureStoreUnavailable: Redis refused, failed or stayed silent.
         """
-        client = self._client
+        if not keys:
+            return []
         try:
+            if isinstance(self._client, redis.asyncio.Redis):
+                return await self._mget(self._client, keys)
             async with self._turns:
-                if isinstance(client, redis.asyncio.RedisCluster):
-                    blobs = await client.mget_nonatomic(keys) if keys else []
-                else:
-                    blobs = await client.mget(keys)
+                blobs = await self._client.mget_nonatomic(keys)
+                return cast("list[bytes | None]", blobs)
         except (redis.RedisError, OSError) as error:
             raise FeatureStoreUnavailable(f"redis: {error}") from error
-        return cast("list[bytes | None]", blobs)
+
+    async def _mget(self, client: redis.asyncio.Redis, keys: Sequence[str]) -> list[bytes | None]:
+        for again in range(_TRIES):
+            wire = self._wire
+            try:
+                if wire is None or wire.lost:
+                    wire = await self._open(client)
+                return await wire.mget(keys)
+            except redis.ConnectionError:
+                if again == _TRIES - 1:
+                    raise
+        raise AssertionError("not reached")
+
+    async def _open(self, client: redis.asyncio.Redis) -> Wire:
+        """The connection that reads share; a new one where there is none."""
+        async with self._opening:
+            if self._wire is not None and self._wire.lost:
+                await self._wire.close()
+                self._wire = None
+            if self._wire is None:
+                self._wire = await Wire.open(client.connection_pool, self._timeout_s)
+            return self._wire
 
     async def follow(self, changed: Changed) -> None:
         """Report written keys to `changed`; reconnect when the connection is lost."""
@@ -83,6 +110,8 @@ class RedisStore:
 
     async def close(self) -> None:
         """Close all connections."""
+        if self._wire is not None:
+            await self._wire.close()
         await self._client.aclose()
 
 

@@ -147,7 +147,10 @@ class FeatureSource:
 
     def _look_up(self, feature_set: str, layout: RowLayout, ids: Keys | None) -> Wanted:
         prefix = key_prefix(feature_set, layout)
-        wanted = Wanted(self._cache(prefix, layout), prefix, ids, time.monotonic())
+        cache, now = self._cache(prefix, layout), time.monotonic()
+        wanted = Wanted(cache, prefix, ids, now)
+        if wanted.keys and self._reads.keeps(wanted.keys):
+            wanted = Wanted(cache, prefix, ids, now)
         self._cached[layout.entity].inc(wanted.cached)
         return wanted
 

@@ -1,81 +1,125 @@
-"""Feature tables on disk: Parquet -> packed, sealed rows by id, for whatever store is loaded."""
+"""Feature tables -> packed, sealed rows by id, for whatever store is loaded; bad rows apart."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import pyarrow.parquet as pq
+import orjson
 
 from bundle.errors import ValueRejected
 from bundle.rows import RowLayout
-from bundle.schema import Entity
-from bundle.store import Bundle
+from bundle.schema import Bucketised, DenseVector, Feature, IdList, Number
+from service.features.table_files import BadRow, Columns, TableInvalid, read_columns
 
-BATCH_ROWS = 4096
-
-
-class TableInvalid(Exception):
-    """A feature table cannot be loaded; the message names file, column and row."""
+BATCH_ROWS = 512
+"""Rows packed and written at once: few enough that a Redis is never busy with them for long."""
 
 
-def feature_file(bundle: Bundle, entity: Entity, file: Path | None) -> tuple[Path, str]:
-    """The table to load for an entity, and its id column: `file`, else the bundle's sample.
+@dataclass(frozen=True)
+class Batch:
+    """Some rows of a table, packed.
 
-    Raises:
-        TableInvalid: neither is there.
+    Attributes:
+        rows: (id, packed row) pairs. bad: the rows that could not be packed.
+        seen: rows or lines of the file so far. share: the same of all, 0 to 1.
     """
-    sample = bundle.manifest.samples.get(entity)
-    if file is not None:
-        return file, sample.key if sample else f"{entity}_id"
-    if sample is None:
-        raise TableInvalid(f"the bundle has no sample of {entity} features: name a Parquet file")
-    return bundle.path / sample.file, sample.key
+
+    rows: list[tuple[str, bytes]]
+    bad: list[BadRow]
+    seen: int
+    share: float
 
 
-def table_rows(path: Path) -> int:
-    """Number of rows of a Parquet file; raises TableInvalid when it is not one."""
-    return int(_open(path).metadata.num_rows)
-
-
-def read_table(path: Path, key: str, layout: RowLayout) -> Iterator[list[tuple[str, bytes]]]:
-    """Read a Parquet file in batches of (id, packed row).
+def read_table(
+    path: Path, key: str, layout: RowLayout, after: int = 0, batch_rows: int = 0
+) -> Iterator[Batch]:
+    """Read a Parquet, CSV or JSON lines file in batches.
 
     Args:
         key: the column that holds the ids. It may be a feature as well.
         layout: of the entity's rows; every feature of it must be a column, others are ignored.
+        after: rows or lines to leave out from the beginning, as `Batch.seen` counts them.
 
     Raises:
-        TableInvalid: not a Parquet file, a column is absent, or a value does not fit.
+        TableInvalid: not a table, or a column is absent.
     """
-    file = _open(path)
-    names = set(file.schema_arrow.names)
-    wanted = {key, *layout.slots}
-    if absent := wanted - names:
-        raise TableInvalid(
-            f"{path}: no column {', '.join(sorted(absent))}; "
-            f"the file has {', '.join(sorted(names))}"
-        )
-    written_ms = time.time_ns() // 1_000_000
-    start = 0
-    for batch in file.iter_batches(BATCH_ROWS, columns=sorted(wanted)):
-        columns = {name: batch.column(name).to_pylist() for name in wanted}
-        ids = columns[key]
-        if None in ids:
-            raise TableInvalid(f"{path}: {key}: row {start + ids.index(None)} has no id")
+    wanted = sorted({key, *layout.slots})
+    for columns in read_columns(path, wanted, batch_rows or BATCH_ROWS, after):
+        bad = list(columns.bad)
         try:
-            rows = layout.pack({name: columns[name] for name in layout.slots}, len(ids))
-        except ValueRejected as error:
-            row = start + (error.row or 0)
-            raise TableInvalid(f"{path}: {error.feature}: row {row}: {error.reason}") from error
-        layout.seal(rows, written_ms)
-        yield [(str(entity_id), row.tobytes()) for entity_id, row in zip(ids, rows, strict=True)]
-        start += len(ids)
+            rows = _pack(columns, range(len(columns.places)), key, layout)
+        except ValueRejected:  # which ones? one by one
+            good = []
+            for row in range(len(columns.places)):
+                try:
+                    _pack(columns, [row], key, layout)
+                    good.append(row)
+                except ValueRejected as error:
+                    bad.append(BadRow(columns.places[row], error.feature, error.reason))
+            rows = _pack(columns, good, key, layout)
+        yield Batch(rows, bad, columns.seen, columns.share)
 
 
-def _open(path: Path) -> pq.ParquetFile:
+def read_whole_table(path: Path, key: str, layout: RowLayout) -> Iterator[list[tuple[str, bytes]]]:
+    """As `read_table`, where a bad row is an error; raises TableInvalid, naming it."""
+    for batch in read_table(path, key, layout):
+        if batch.bad:
+            raise TableInvalid(f"{path}: {batch.bad[0]}")
+        yield batch.rows
+
+
+def _pack(
+    columns: Columns, rows: Sequence[int], key: str, layout: RowLayout
+) -> list[tuple[str, bytes]]:
+    ids = [_id(columns.columns[key][row], key) for row in rows]
+    given = {name: [columns.columns[name][row] for row in rows] for name in layout.slots}
+    if columns.texts:
+        for name, slot in layout.slots.items():
+            given[name] = [_of_text(slot.feature, text) for text in given[name]]
+    packed = layout.pack(given, len(ids))
+    layout.seal(packed, time.time_ns() // 1_000_000)
+    return [(entity_id, row.tobytes()) for entity_id, row in zip(ids, packed, strict=True)]
+
+
+def _id(value: Any, key: str) -> str:
+    if value is None or value == "":
+        raise ValueRejected(key, None, "has no id")
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        kind = type(value).__name__
+        raise ValueRejected(key, None, f"an id is a string or an integer, got {kind}")
+    return str(value)
+
+
+def _of_text(feature: Feature, text: str) -> Any:
+    """The value that a cell of a CSV file stands for."""
+    if text == "":
+        return None
+    match feature:
+        case Number() | Bucketised():
+            return _number(feature.name, text)
+        case IdList():
+            return _list(feature.name, text, str)
+        case DenseVector():
+            return _list(feature.name, text, lambda cell: _number(feature.name, cell))
+    return text
+
+
+def _number(name: str, text: str) -> float:
     try:
-        return pq.ParquetFile(path)
-    except (OSError, ValueError) as error:
-        raise TableInvalid(f"{path}: not a readable Parquet file: {error}") from error
+        return float(text)
+    except ValueError as error:
+        raise ValueRejected(name, None, f"expected a number, got {text!r}") from error
+
+
+def _list(name: str, text: str, of: Callable[[str], Any]) -> list[Any]:
+    if not text.startswith("["):
+        return [of(cell.strip()) for cell in text.replace("|", ",").split(",")]
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise ValueRejected(name, None, f"not a JSON array: {error}") from error
+    return list(found)

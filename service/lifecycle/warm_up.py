@@ -6,6 +6,7 @@ are there.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from pathlib import Path
 
@@ -19,10 +20,12 @@ from service.values import Candidates, UserSide
 log = logging.getLogger(__name__)
 
 WARM_UP_FILE = "warm_up.parquet"
+_MOST_REQUESTS = 1000
+"""A version must not take minutes to come, however long the file."""
 
 
 def score_recorded(file: Path, stages: Model, encoder: Encoder, row_budget: int) -> int:
-    """Score every request of a file once; returns how many.
+    """Score the requests of a file once, the first thousand of them; returns how many.
 
     A file that is absent or cannot be read keeps no version out: what it warms up is slower at
     first, not wrong.
@@ -34,7 +37,7 @@ def score_recorded(file: Path, stages: Model, encoder: Encoder, row_budget: int)
         return 0
     scored = 0
     try:
-        for recorded in read(file):
+        for recorded in itertools.islice(read(file), _MOST_REQUESTS):
             rows, _ = recorded.rows_for(encoder.layouts)
             users = UserSide(rows["user"], rows["context"])
             items = Candidates(rows["item"], encoder.layouts["item"].content_hash(rows["item"]))

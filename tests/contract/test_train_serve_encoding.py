@@ -41,7 +41,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def part() -> Impressions:
     """Held-out rows as the loader gives them: training has never seen their values."""
-    return loaders.load(config.load(EXAMPLE).data).test
+    return next(loaders.load(config.load(EXAMPLE).data).test.chunks())
 
 
 @pytest.fixture(scope="module")

@@ -41,3 +41,18 @@ def test_a_broken_promise_ends_with_1() -> None:
     assert [result["ok"] for result in results] == [False]
     assert results[0]["failed"] or results[0]["late"]
     assert "1 cases broke their promise" in errors
+
+
+def test_a_written_feature_is_used_by_every_worker() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "loadtest.chaos.freshness", "--tries", "20"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=150,
+        cwd=ROOT,
+    )
+    result = json.loads(done.stdout)
+    assert result["tries"] == 20, done.stderr
+    assert len(result["fresh_within_1_s"]) == 2
+    assert result["largest_ms"] < 5_000  # it gives up then: a value that never came

@@ -13,6 +13,8 @@ from bundle import store
 from tests.conftest import ROOT, Serve
 from tests.servers import environment
 
+pytestmark = pytest.mark.timeout(600)  # two trainings and four exports: on a busy machine, minutes
+
 
 def run(*command: object) -> str:
     done = subprocess.run(

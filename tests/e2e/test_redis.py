@@ -249,7 +249,10 @@ def test_what_cannot_be_loaded(served_models: Path, redis_url: str, tmp_path: Pa
     text.write_text("not a table")
     nowhere = "redis://127.0.0.1:1/0"
     for done, says in (
-        (features_load(served_models, redis_url, "item", strange), "price: row 0: "),
+        (
+            features_load(served_models, redis_url, "item", strange),
+            "row 0: price: expected a number, got str",
+        ),
         (features_load(served_models, redis_url, "item", poor), "no column categories, price"),
         (features_load(served_models, redis_url, "item", text), "not a readable Parquet file"),
         (features_load(served_models, redis_url, "item", model="nope"), "no published version"),
@@ -258,3 +261,16 @@ def test_what_cannot_be_loaded(served_models: Path, redis_url: str, tmp_path: Pa
         assert done.returncode == 1
         assert says in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_a_url_that_is_none_ends_the_process(served_models: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "multirank", "serve", "--models", str(served_models)],
+        env=environment(redis_url="redis+cluster://:secret@host:six"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert "MULTIRANK_REDIS_URL: not the URL of a Redis: expected host:port" in done.stderr
+    assert "secret" not in done.stderr

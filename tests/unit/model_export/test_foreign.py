@@ -23,7 +23,7 @@ from bundle.manifest import SingleStage
 from model_export.errors import ParityFailed, SpecInvalid
 from model_export.foreign import reference
 from model_export.foreign.importing import import_graph
-from model_export.foreign.spec import Specification
+from model_export.foreign.specification import Specification
 from tests.conftest import ROOT
 from tests.foreign_graphs import SPEC, TASKS, expected, write_graph, write_spec
 
@@ -152,7 +152,7 @@ def with_inputs(**changes: Any) -> dict[str, Any]:
     [
         (
             with_inputs(dense=None, dens=["user.age", "item.price", "context.hour"]),
-            r"inputs\.dens: the graph has no such input; did you mean dense\?.*"
+            r"inputs\.dens: the graph has no such input; did you mean dense\?; it takes "
             r"dense float32 \[batch, 3\], city int64 \[batch\]",
         ),
         (with_inputs(dense=["user.age"]), "item.price feeds none of them"),

@@ -50,7 +50,7 @@ def ratings() -> Ratings:
 
 
 @pytest.fixture(scope="module")
-def feed(ratings: Ratings) -> Feed:
+def feed(ratings: Ratings) -> Feed[Impressions]:
     return split_feed(ratings, PEOPLE_FILE, FILMS_FILE, MovieLensOptions(loader="movielens"))
 
 
@@ -78,7 +78,7 @@ def _times(part: Impressions, moments: Moments) -> dict[int, int]:
 
 
 def test_periods_follow_each_other_and_lose_nothing(
-    feed: Feed, moments: Moments, ratings: Ratings
+    feed: Feed[Impressions], moments: Moments, ratings: Ratings
 ) -> None:
     parts = (feed.train, feed.validation, feed.test)
     times = [set(_times(part, moments).values()) for part in parts]
@@ -88,7 +88,7 @@ def test_periods_follow_each_other_and_lose_nothing(
 
 
 def test_histories_hold_what_was_watched_strictly_before(
-    feed: Feed, moments: Moments, ratings: Ratings
+    feed: Feed[Impressions], moments: Moments, ratings: Ratings
 ) -> None:
     for part in (feed.train, feed.validation, feed.test):
         times = _times(part, moments)
@@ -109,7 +109,7 @@ def test_histories_hold_what_was_watched_strictly_before(
 
 
 def test_unwatched_films_are_drawn_without_a_look_ahead(
-    feed: Feed, moments: Moments, ratings: Ratings
+    feed: Feed[Impressions], moments: Moments, ratings: Ratings
 ) -> None:
     ends = [max(_times(part, moments).values()) for part in (feed.train, feed.validation)]
     ends.append(int(ratings.time.max()))
@@ -125,7 +125,9 @@ def test_unwatched_films_are_drawn_without_a_look_ahead(
         assert later > 0 or end == ratings.time.max()
 
 
-def test_ratings_are_there_where_a_film_was_watched_and_nowhere_else(feed: Feed) -> None:
+def test_ratings_are_there_where_a_film_was_watched_and_nowhere_else(
+    feed: Feed[Impressions],
+) -> None:
     for part in (feed.train, feed.validation, feed.test):
         watched = part.outcomes["watched"] == 1
         assert np.isfinite(part.outcomes["rating"][watched]).all()
@@ -133,13 +135,13 @@ def test_ratings_are_there_where_a_film_was_watched_and_nowhere_else(feed: Feed)
         assert (~watched).sum() == 4 * watched.sum()
 
 
-def test_an_impression_has_one_moment_and_its_rows_lie_together(feed: Feed) -> None:
+def test_an_impression_has_one_moment_and_its_rows_lie_together(feed: Feed[Impressions]) -> None:
     assert (np.diff(feed.train.user_row) >= 0).all()
     assert len(feed.train.users["age"]) == feed.train.user_row[-1] + 1
 
 
 def test_samples_hold_every_user_and_item_as_they_are_at_the_end(
-    feed: Feed, moments: Moments
+    feed: Feed[Impressions], moments: Moments
 ) -> None:
     users = feed.samples()[0].table.to_pydict()
     assert users["user_id"] == [str(who) for who in range(PEOPLE)]
@@ -153,7 +155,7 @@ def test_samples_hold_every_user_and_item_as_they_are_at_the_end(
     assert feed.samples()[1].display == ("title",)
 
 
-def test_the_same_seed_draws_the_same_films(ratings: Ratings, feed: Feed) -> None:
+def test_the_same_seed_draws_the_same_films(ratings: Ratings, feed: Feed[Impressions]) -> None:
     options = [MovieLensOptions(loader="movielens", seed=seed) for seed in (0, 1)]
     same, other = (
         split_feed(ratings, PEOPLE_FILE, FILMS_FILE, one).train.item_row for one in options

@@ -7,7 +7,7 @@ import pytest
 
 from model_export.data import synthetic
 from model_export.data.history import histories_before
-from model_export.data.impressions import Feed
+from model_export.data.impressions import Feed, Impressions
 from model_export.data.split import TimeSplit
 from model_export.data.synthetic import SyntheticOptions
 
@@ -15,11 +15,11 @@ OPTIONS = SyntheticOptions(loader="synthetic", users=50, items=40, impressions=6
 
 
 @pytest.fixture(scope="module")
-def feed() -> Feed:
+def feed() -> Feed[Impressions]:
     return synthetic.load(OPTIONS)
 
 
-def test_the_same_options_give_the_same_feed(feed: Feed) -> None:
+def test_the_same_options_give_the_same_feed(feed: Feed[Impressions]) -> None:
     again = synthetic.load(OPTIONS)
     other = synthetic.load(OPTIONS.model_copy(update={"seed": 1}))
     assert again.samples()[0].table.equals(feed.samples()[0].table)
@@ -28,7 +28,7 @@ def test_the_same_options_give_the_same_feed(feed: Feed) -> None:
     assert not other.samples()[1].table.equals(feed.samples()[1].table)
 
 
-def test_sizes_and_outcomes(feed: Feed) -> None:
+def test_sizes_and_outcomes(feed: Feed[Impressions]) -> None:
     assert feed.sizes() == {
         "users": 50,
         "items": 40,
@@ -45,7 +45,9 @@ def test_sizes_and_outcomes(feed: Feed) -> None:
         assert (part.outcomes["watch_seconds"][clicked] > 0).all()
 
 
-def test_a_history_is_never_longer_than_what_was_clicked_in_training(feed: Feed) -> None:
+def test_a_history_is_never_longer_than_what_was_clicked_in_training(
+    feed: Feed[Impressions],
+) -> None:
     clicks: dict[int, set[str]] = {}
     train = feed.train
     for row in np.flatnonzero(train.outcomes["click"] == 1):
@@ -80,7 +82,7 @@ def test_a_moment_is_never_torn_apart() -> None:
     assert periods.tolist() == [0, 0, 1, 1, 1, 1, 1, 1, 2, 2]
 
 
-def test_positions_are_told_and_count_only_when_asked_to(feed: Feed) -> None:
+def test_positions_are_told_and_count_only_when_asked_to(feed: Feed[Impressions]) -> None:
     assert feed.train.positions is not None
     assert feed.train.positions[:9].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 0]
     biased = synthetic.load(OPTIONS.model_copy(update={"position_bias": 2.0})).train

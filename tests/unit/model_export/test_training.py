@@ -107,7 +107,7 @@ def test_a_run_reads_back_as_it_was_written(tiny_config: Config, tiny_run: Path)
     other = tiny_config.model_copy(update={"seed": 9})
     assert not run_directory.is_finished(tiny_run, other)
     feed = loaders.load(tiny_config.data)
-    held_out = encode(feed.test, tiny_config.tasks, run.encoder())
+    held_out = encode(next(feed.test.chunks()), tiny_config.tasks, run.encoder())
     tasks = [task.served() for task in tiny_config.tasks]
     assert evaluate(run.model, tasks, held_out) == run.summary.test
     users, items = run.samples
@@ -148,7 +148,7 @@ def _train(loaded: Config) -> tuple[MultiTaskModel, list[EncodedSet], list[Epoch
     feed = loaders.load(loaded.data)
     features = fit(loaded.features, feed.train)
     parts = [
-        encode(part, loaded.tasks, features.encoder())
+        encode(next(part.chunks()), loaded.tasks, features.encoder())
         for part in (feed.train, feed.validation, feed.test)
     ]
     torch.manual_seed(loaded.seed)

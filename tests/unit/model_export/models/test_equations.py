@@ -16,7 +16,7 @@ from model_export.models.aitm import AITM, Transfer
 from model_export.models.attention_gate import AttentionLogits
 from model_export.models.cross_stitch import CrossStitch
 from model_export.models.esmm import product_logit
-from model_export.models.layers import GatedExperts
+from model_export.models.layers import GatedExperts, StackedLinear
 from model_export.models.mmoe import MMoE
 from tests.unit.model_export import networks
 
@@ -239,3 +239,13 @@ def test_single_task_networks_share_nothing() -> None:
         if parameter.grad is not None and parameter.grad.any()
     }
     assert reached == {"1"}
+
+
+def test_stacked_layers_start_with_every_unit_on_for_some_rows_and_off_for_others() -> None:
+    """Even for inputs as small as young embeddings: no unit, and no narrow tower, starts dead."""
+    torch.manual_seed(0)
+    layer = StackedLinear(4, 16, 50)
+    bound = (6 / 16) ** 0.5
+    assert 0.9 * bound < layer.weight.abs().max() <= bound
+    for out in layer([0.01 * torch.randn(512, 16) for _ in range(4)]):
+        assert ((out > 0).any(dim=0) & (out < 0).any(dim=0)).all()

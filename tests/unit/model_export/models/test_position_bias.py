@@ -12,7 +12,7 @@ import torch
 
 from model_export import config, pipeline
 from model_export.data import loaders
-from model_export.data.impressions import Feed
+from model_export.data.impressions import Feed, Part
 from model_export.errors import DataInvalid
 from model_export.models.position_bias import PositionBias, PositionBiasOptions
 from tests.architectures import ARCHITECTURES
@@ -58,9 +58,10 @@ def test_a_position_tower_needs_data_with_positions(
 ) -> None:
     load = loaders.load
 
-    def without_positions(options: Any) -> Feed:
-        feed = load(options)
-        return replace(feed, train=replace(feed.train, positions=None))
+    def without_positions(*described: Any) -> Feed[Part]:
+        feed = load(*described)
+        (train,) = feed.train.chunks()
+        return replace(feed, train=replace(train, positions=None))
 
     monkeypatch.setattr(loaders, "load", without_positions)
     loaded = config.parse(experiments.tiny(architecture=ARCHITECTURES["mmoe_position"]), "tiny")

@@ -19,7 +19,8 @@ def rows(prices: list[float | None]) -> CachedRows:
     packed = LAYOUT.pack({"price": prices}, len(prices))
     found = np.array([price is not None for price in prices], bool)
     nothing = np.zeros(len(prices), bool)
-    return describe(LAYOUT, Decoded(packed, found, nothing, nothing))
+    content = LAYOUT.content_hash(packed)
+    return describe(LAYOUT, Decoded(packed, content, found, nothing, nothing))
 
 
 def price_of(cache: RowCache, entity_id: str, now: float) -> float | None:

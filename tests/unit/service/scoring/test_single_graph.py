@@ -19,7 +19,7 @@ from bundle import manifest as manifests
 from bundle import store
 from bundle.packing import hash_value
 from model_export.foreign.importing import import_graph
-from model_export.foreign.spec import Specification
+from model_export.foreign.specification import Specification
 from service.lifecycle.gate import Gate, Refused
 from service.lifecycle.version import LoadedVersion
 from service.metrics import Metrics
