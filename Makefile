@@ -7,7 +7,8 @@ PORT   ?= 8000
 USER_ID ?= 196
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve loadtest bench bench-peers bench-features chaos freshness reproduce matrix test lint types layers format clean
+.PHONY: help install demo serve loadtest bench bench-peers bench-features chaos freshness reproduce matrix
+.PHONY: fusion-proof tune test lint types layers format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -47,6 +48,17 @@ bench-features: install ## the feature stage at 200 candidates, beside a bare MG
 
 bench-peers: install ## feed200 beside FastAPI, BentoML, LitServe, mosec, Ray Serve and Triton; table into the README
 	$(BIN)/python -m loadtest.peers
+
+fusion-proof: install ## 100,000 formulas against an interpreter, 100,000 strings, cost beside numpy; an hour
+	$(BIN)/python -m tests.properties.fusion_cost
+	MULTIRANK_EXAMPLES=100000 $(BIN)/python -m pytest tests/properties/test_fusion_reference.py tests/properties/test_fusion_fuzz.py
+
+runs/movielens/bundle/manifest.json: | install
+	$(BIN)/multirank run examples/movielens.yaml --models $(MODELS)
+
+tune: runs/movielens/bundle/manifest.json ## the weights of examples/tune.yaml, searched on MovieLens: docs/fusion-tuning.png
+	$(BIN)/multirank fusion tune examples/tune.yaml --run runs/movielens --maximise "ndcg@10(like)" \
+	  --keep "auc(watch)>=99%" --picture docs/fusion-tuning.png
 
 reproduce: install ## the papers' experiments: Census-Income, correlated tasks, Hillstrom; an hour, tables in docs/reproduce
 	$(BIN)/python -m model_export.reproduce

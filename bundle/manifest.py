@@ -111,6 +111,28 @@ class Parity(_Strict):
     users: tuple[int, ...]
 
 
+class Calibration(_Strict):
+    """How the probabilities of a task were made to be what they say, in the graph itself.
+
+    Attributes:
+        parameters: platt: slope and intercept on the logit. isotonic: knots of the curve, from
+            `scores` to `probabilities`.
+        fitted_on, measured_on: parts of the data; neither is the training part.
+        bins: of the expected calibration error.
+        ece_before, ece_after: expected calibration error without and with it.
+    """
+
+    method: Literal["platt", "isotonic"]
+    parameters: dict[str, tuple[float, ...]]
+    fitted_on: str
+    fitted_rows: int
+    measured_on: str
+    measured_rows: int
+    bins: str
+    ece_before: float | None
+    ece_after: float | None
+
+
 class Sample(_Strict):
     """A Parquet file of real entities in the bundle: an id column, the features, and more.
 
@@ -132,6 +154,7 @@ class Manifest(_Strict):
         version: the published version; 0 while the bundle is not published.
         feature_set: names the rows of a feature store; models may share one.
         tasks: in the order of the score columns.
+        calibration: of the tasks that have one.
         files: each file of the bundle but the manifest.
         training: data set, configuration and held-out metrics, for people.
     """
@@ -149,6 +172,7 @@ class Manifest(_Strict):
         Discriminator(_stages_tag),
     ]
     parity: Parity
+    calibration: dict[Name, Calibration] = {}
     samples: dict[Entity, Sample] = {}
     files: dict[FileName, FileDigest]
     training: dict[str, Any] = {}

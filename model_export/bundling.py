@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from bundle.manifest import (
     GOLDEN_FILE,
     MANIFEST_FILE,
     VOCABULARIES_FILE,
+    Calibration,
     Manifest,
     Parity,
     Sample,
@@ -37,6 +38,7 @@ class Description:
         name: of the model, and of its feature set.
         family: the architecture's name.
         training: for people.
+        calibration: of the tasks that have one.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Description:
     features: FittedFeatures
     samples: tuple[EntitySample, ...]
     training: Mapping[str, Any]
+    calibration: Mapping[str, Calibration] = field(default_factory=dict, kw_only=True)
 
 
 def complete(
@@ -72,6 +75,7 @@ def complete(
         tasks=described.tasks,
         stages=stages,
         parity=parity,
+        calibration=dict(described.calibration),
         samples=samples,
         files={path.name: digest(path) for path in sorted(target.iterdir())},
         training=dict(described.training),

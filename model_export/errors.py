@@ -4,6 +4,7 @@ TrainingError
   ConfigInvalid     the YAML does not parse, or a field is wrong; names the field
   DataInvalid       the data cannot be fetched, or a column, row or value does not fit
   RunUnusable       a run directory that holds no finished training
+  CalibrationFailed held-out rows that do not allow the calibration of a task
   ParityFailed      the exported graphs do not give torch's scores
   ModuleUnfit       a module of one's own does not implement the stages that it must
   SpecInvalid       a specification does not fit the graph from elsewhere that it is about
@@ -26,6 +27,10 @@ class DataInvalid(TrainingError):
 
 class RunUnusable(TrainingError):
     """The run directory holds no finished training, or is something else."""
+
+
+class CalibrationFailed(TrainingError):
+    """The held-out rows of a task do not allow the calibration that it asks for."""
 
 
 class ParityFailed(TrainingError):

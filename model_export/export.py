@@ -12,6 +12,8 @@ from bundle.manifest import Manifest
 from bundle.store import Golden
 from model_export import graphs, parity
 from model_export.bundling import Description, complete
+from model_export.calibration.fitting import fit_calibration
+from model_export.calibration.outputs import CalibratedOutputs
 from model_export.stages import Network
 from model_export.training.run_directory import Examples, FinishedRun
 
@@ -31,7 +33,15 @@ class Contents(Description):
 
 
 def contents_of(run: FinishedRun) -> Contents:
-    """The contents of a finished run's bundle."""
+    """The contents of a finished run's bundle.
+
+    Raises:
+        CalibrationFailed: the held-out rows of a task do not allow its calibration.
+    """
+    calibration = fit_calibration(run.config.tasks, run.path)
+    if calibration:
+        curves = {place: curve for place, (curve, _) in calibration.items()}
+        run.model.outputs = CalibratedOutputs(run.model.outputs, curves)
     return Contents(
         name=run.config.model,
         family=run.config.architecture.family,
@@ -40,6 +50,9 @@ def contents_of(run: FinishedRun) -> Contents:
         network=run.model,
         examples=run.examples,
         samples=run.samples,
+        calibration={
+            run.config.tasks[place].name: described for place, (_, described) in calibration.items()
+        },
         training={
             "dataset": run.summary.dataset,
             "sizes": run.summary.sizes,

@@ -31,7 +31,8 @@ from model_export.models.base import MultiTaskModel
 from model_export.parity import Graphs
 from model_export.training import device as devices
 from model_export.training import processes, run_directory, trainer
-from model_export.training.evaluation import evaluate
+from model_export.training.evaluation import Predictions, metrics_of, predict
+from model_export.training.held_out import HeldOut, PartName
 from model_export.training.processes import Processes
 from model_export.training.run_directory import Examples, RunWriter, Summary
 
@@ -167,8 +168,16 @@ def _train(
             epochs = epoch.number
     if writer is None:
         return
-    test = evaluate(model, [task.served() for task in config.tasks], prepared.test)
+    tested = predict(model, prepared.test)
+    test = metrics_of([task.served() for task in config.tasks], tested)
     writer.test(test)
+    names = [task.name for task in config.tasks]
+    held_out: dict[PartName, tuple[Predictions, Part]] = {
+        "validation": (predict(model, prepared.validation), feed.validation),
+        "test": (tested, feed.test),
+    }
+    for name, (found, rows) in held_out.items():
+        HeldOut.of(found, names, rows, prepared.features).write(directory, name)
     summary = Summary(
         dataset=feed.description,
         sizes=feed.sizes(),

@@ -46,6 +46,7 @@ class TaskDeclaration(BaseModel):
         loss: cross-entropy for a binary task and squared error for regression when left out.
         loss_weight: static weight of the task's loss, before the weighting method's own.
         negatives: of a binary task with cross-entropy: train on fewer of them.
+        calibration: of a binary task's probability, fitted at export on the validation part.
         serve: whether the task is in the answer; an auxiliary task only helps to train the others.
     """
 
@@ -63,6 +64,7 @@ class TaskDeclaration(BaseModel):
     loss: AnyLoss | None = None
     loss_weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     negatives: Negatives | None = None
+    calibration: Literal["none", "platt", "isotonic"] = "none"
     serve: bool = True
 
     @model_validator(mode="after")
@@ -75,6 +77,8 @@ class TaskDeclaration(BaseModel):
             raise ValueError(f"loss: {self.loss} is for {self.training_loss.kind} tasks")
         if self.negatives is not None and self.training_loss != DEFAULTS["binary"]:
             raise ValueError("negatives: can be corrected for only with binary_cross_entropy")
+        if self.calibration != "none" and (self.kind != "binary" or not self.serve):
+            raise ValueError("calibration: is for binary tasks that are served")
         if self.entire_space and self.where is None:
             raise ValueError("entire_space: says what is elsewhere, and needs where")
         return self

@@ -39,10 +39,14 @@ class Predictions:
 
 
 def evaluate(model: MultiTaskModel, tasks: Sequence[Task], held_out: EncodedRows) -> Metrics:
+    """The metrics of a network on a part of the data."""
+    return metrics_of(tasks, predict(model, held_out))
+
+
+def metrics_of(tasks: Sequence[Task], found: Predictions) -> Metrics:
     """AUC, GAUC, log loss and calibration error of binary tasks, RMSE and MAE of regression tasks,
     and NDCG@10 within each impression of both.
     """
-    found = predict(model, held_out)
     metrics: Metrics = {}
     for column, task in enumerate(tasks):
         defined = found.masks[:, column]

@@ -9,6 +9,7 @@ runs/<name>/config.yaml          the configuration, every default spelt out
             vocabularies.npz     hashes of the vocabularies' values
             weights.pt           the network's best weights
             examples.npz         packed held-out rows, for parity and golden rows
+            validation.parquet, test.parquet   scores and labels of held-out rows: `held_out.py`
             user.parquet, item.parquet   all entities with their newest features
             summary.json         data set, sizes, held-out metrics; written last: finished
 """

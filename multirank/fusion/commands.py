@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from multirank.fusion.places import (
+    ModelName,
+    Models,
+    bundle_of,
+    deployed,
+    manifest_of,
+    model_name,
+    reported,
+    stop,
+)
+from multirank.fusion.tune import tune
+
 if TYPE_CHECKING:  # heavy imports wait until needed
-    from bundle.manifest import Manifest
-    from bundle.store import Bundle
     from multirank.fusion.formulas import Fuse
     from multirank.fusion.recorded import Recorded
 
@@ -22,15 +30,13 @@ _FORMULA = "A fusion's name, name@version, a .yaml file, or =FORMULA"
 Formula = Annotated[str, typer.Argument(help=_FORMULA)]
 Request = Annotated[Path, typer.Argument(help="JSON: an answer of /score or /rank, or a request")]
 Name = Annotated[str, typer.Argument(help="The fusion; rules: the file of rules")]
-ModelName = Annotated[str, typer.Option("--model", help="The model; the only one when left out")]
-Models = Annotated[
-    Path, typer.Option(envvar="MULTIRANK_MODELS_DIR", help="Where published models are")
-]
 Version = Annotated[int | None, typer.Option(help="A published version; the newest if left out")]
 Weights = Annotated[list[str] | None, typer.Option("--weight", help="NAME=NUMBER, instead")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
 Top = Annotated[int, typer.Option(min=1, help="How many items to show")]
 _MODELS = Path("models")
+
+app.command()(tune)
 
 
 @app.command()
@@ -46,8 +52,8 @@ def check(
     """Check formulas and rules against a version's tasks and features; every mistake is shown."""
     from multirank.fusion.checking import check_directory
 
-    with _reported():
-        manifest, own = _manifest(model, models, version, bundle)
+    with reported():
+        manifest, own = manifest_of(model, models, version, bundle)
         places = files or [own]
         wrong = 0
         for place in places:
@@ -74,7 +80,7 @@ def evaluate(
     from multirank.fusion import showing
     from multirank.fusion.comparing import fuse
 
-    with _reported():
+    with reported():
         recorded, (wanted,) = _prepared([formula], request, model, models, version, weight)
         fused = fuse(recorded, wanted)
         if as_json:
@@ -99,7 +105,7 @@ def diff(
     from multirank.fusion import showing
     from multirank.fusion.comparing import compare
 
-    with _reported():
+    with reported():
         recorded, (one, other) = _prepared([before, after], request, model, models, version, weight)
         difference = compare(recorded, one, other)
         if as_json:
@@ -118,9 +124,9 @@ def publish(
     from multirank.deployment import operator
     from service.lifecycle.formula_changes import put
 
-    with _reported():
-        name = _model(model, models)
-        manifests = _deployed(name, models)
+    with reported():
+        name = model_name(model, models)
+        manifests = deployed(name, models)
         directory = models / name / "fusions"
         _tell(name, put(directory, file.stem, file.read_bytes(), manifests, operator()))
 
@@ -132,14 +138,14 @@ def history(
     """Show which version of a formula was live since when, the newest last."""
     from service.fusion.history import History
 
-    with _reported():
-        directory = models / _model(model, models) / "fusions"
+    with reported():
+        directory = models / model_name(model, models) / "fusions"
         entries = History(directory).entries(name)
         if as_json:
             typer.echo(json.dumps([entry.model_dump() for entry in entries]))
             return
         if not entries:
-            _stop(f"{directory}: nothing is known of '{name}'")
+            stop(f"{directory}: nothing is known of '{name}'")
         for entry in entries:
             typer.echo(f"{entry.at}  {entry.version}  {entry.by}")
 
@@ -157,9 +163,9 @@ def rollback(
     from multirank.deployment import operator
     from service.lifecycle import formula_changes
 
-    with _reported():
-        of = _model(model, models)
-        manifests = _deployed(of, models)
+    with reported():
+        of = model_name(model, models)
+        manifests = deployed(of, models)
         directory = models / of / "fusions"
         _tell(of, formula_changes.rollback(directory, name, version, manifests, operator()))
 
@@ -178,7 +184,7 @@ def _prepared(
 
     needs_model = not all(each.startswith("=") or each.endswith(".yaml") for each in references)
     named = bool(model or version is not None or needs_model)
-    bundle = _bundle(model, models, version) if named else None
+    bundle = bundle_of(model, models, version) if named else None
     recorded = read_recorded(request, bundle)
     kinds = dict.fromkeys(recorded.features, "number")
     directory = bundle.path.parent / "fusions" if bundle else None
@@ -193,72 +199,8 @@ def _prepared(
     return recorded, formulas
 
 
-def _manifest(
-    model: str, models: Path, version: int | None, bundle: Path | None
-) -> tuple[Manifest, Path]:
-    from bundle import store
-
-    found = store.load(bundle) if bundle else _bundle(model, models, version)
-    return found.manifest, found.path.parent / "fusions"
-
-
-def _bundle(model: str, models: Path, version: int | None) -> Bundle:
-    from bundle import store
-
-    name = _model(model, models)
-    return store.load_version(models, name, version or store.versions(models, name)[-1])
-
-
-def _model(model: str, models: Path) -> str:
-    from bundle import store
-
-    published = store.model_names(models)
-    if not model and len(published) == 1:
-        return published[0]
-    if model not in published:
-        wanted = f"no model '{model}'" if model else "name one with --model"
-        _stop(f"{models}: {wanted}; published: {', '.join(published) or 'none'}")
-    return model
-
-
-def _deployed(model: str, models: Path) -> list[Manifest]:
-    """The manifests of the versions that the deployment gives a part."""
-    from bundle import store
-    from service.lifecycle.deployment import NEWEST
-    from service.lifecycle.deployment_file import read
-
-    roles = read(models, model).roles
-    stable = store.versions(models, model)[-1] if roles.stable == NEWEST else roles.stable
-    others = [each.version for each in (roles.canary, roles.shadow) if each]
-    wanted = dict.fromkeys([stable, *others, *roles.pinned])
-    return [store.load_version(models, model, each).manifest for each in wanted]
-
-
 def _tell(model: str, changed: Any) -> None:
     typer.echo(f"{model}: {changed.name}: was {changed.before or 'not there'}")
     typer.echo(f"{model}: {changed.name}: now {changed.after}")
     if changed.remark:
         typer.echo(f"{model}: {changed.name}: {changed.remark}")
-
-
-def _stop(message: str) -> None:
-    typer.echo(message, err=True)
-    raise typer.Exit(2)
-
-
-@contextmanager
-def _reported() -> Iterator[None]:
-    """End the command with a message, not a traceback, on mistakes that a person can mend."""
-    from bundle.errors import BundleError
-    from multirank.fusion.errors import FusionCommandError
-    from service.fusion.errors import FusionError
-    from service.lifecycle.deployment import DeploymentInvalid
-
-    try:
-        yield
-    except (FusionError, FusionCommandError, BundleError, DeploymentInvalid) as error:
-        typer.echo(error, err=True)
-        raise typer.Exit(1) from error
-    except OSError as error:
-        typer.echo(f"{error.filename}: {error.strerror}", err=True)
-        raise typer.Exit(1) from error

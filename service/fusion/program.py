@@ -40,6 +40,7 @@ class Program:
         tasks: task name -> slot; likewise weights and features. Only what is used.
         steps: (slot to fill, numpy function, getter of its operands), in order.
         result: the slot of the fused score.
+        across: whether a step looks at all candidates of the request at once.
     """
 
     slots: tuple[Any, ...]
@@ -48,6 +49,7 @@ class Program:
     features: Mapping[str, int]
     steps: tuple[Step, ...]
     result: int
+    across: bool
 
     def run(self, features: Mapping[str, float | str]) -> bool:
         """Evaluate a condition over fields of a request."""
@@ -89,7 +91,7 @@ def build_program(
     root = fusion.formula.nodes[-1]
     slot = builder.slots[result]
     if slot.kind != "number":
-        message = "the formula must give a number, this is a boolean"
+        message = f"the formula must give a number, this is a {slot.kind}"
     elif not slot.per_candidate:
         message = "the formula gives every candidate the same score"
     else:
@@ -127,18 +129,13 @@ class _Builder:
         self._inputs: dict[str, dict[str, int]] = {"task": {}, "weight": {}, "feature": {}}
         self._steps: list[Step] = []
         self._operators = 0
+        self._across = False
 
     def program(self, result: int) -> Program:
         constants = tuple(slot.constant for slot in self.slots)
-        inputs = self._inputs
-        return Program(
-            constants,
-            inputs["task"],
-            inputs["weight"],
-            inputs["feature"],
-            tuple(self._steps),
-            result,
-        )
+        tasks, weights, features = self._inputs.values()
+        steps = tuple(self._steps)
+        return Program(constants, tasks, weights, features, steps, result, self._across)
 
     def add(self, expression: Expression) -> int:
         """Add an expression's steps; returns the slot of its value."""
@@ -182,9 +179,8 @@ class _Builder:
         if name in self._features:
             kind = self._features[name]
             if kind not in _KINDS:
-                raise _error(
-                    f"'{name}' is a {kind} feature; only numbers are usable", expression, node
-                )
+                message = f"'{name}' is a {kind} feature; only numbers are usable"
+                raise _error(message, expression, node)
             return self._input("feature", name, name.startswith("item."), _KINDS[kind])
         if name in OPERATORS:
             raise _error(f"'{name}' is a function: write {name}(...)", expression, node)
@@ -212,9 +208,8 @@ class _Builder:
             slot, child = self.slots[operand], expression.nodes[index]
             shown = written.removeprefix("unary ")
             if slot.kind != kind:
-                raise _error(
-                    f"'{shown}' takes a {kind} here, this is a {slot.kind}", expression, child
-                )
+                message = f"'{shown}' takes a {kind} here, this is a {slot.kind}"
+                raise _error(message, expression, child)
             if operator.across and not slot.per_candidate:
                 message = f"'{shown}' compares candidates, this is one value for the whole request"
                 raise _error(message, expression, child)
@@ -240,6 +235,7 @@ class _Builder:
         number = self._slot((node.operator, *operands), _Slot(operator.gives, per_candidate))
         if number == new:
             self._steps.append((number, operator.apply, _getter(operands)))
+            self._across |= operator.across
         return number
 
 

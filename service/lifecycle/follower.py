@@ -291,13 +291,14 @@ class Follower:
         """Bring formulas and rules that have changed to the versions that requests can reach."""
         served = [each for each in model.loaded.values() if not each.retired]
         if served:
-            files = self._fusion_files(model.name)
-            await files.follow(served)
-            model.refused_fusions = files.refused
+            await self._fusion_files(model).follow(served)
 
-    def _fusion_files(self, model: str) -> FusionFiles:
-        directory = self._directory / model / FUSIONS_DIR
-        return self._fusions.setdefault(model, FusionFiles(directory, model, self._metrics))
+    def _fusion_files(self, model: Model) -> FusionFiles:
+        if model.name not in self._fusions:
+            directory = self._directory / model.name / FUSIONS_DIR
+            files = FusionFiles(directory, model.name, self._metrics)
+            self._fusions[model.name], model.refused_fusions = files, files.refused
+        return self._fusions[model.name]
 
     def release(self, closed: LoadedVersion) -> None:
         """Let go of a version's memory, on the loading thread, once nothing refers to it."""

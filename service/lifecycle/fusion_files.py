@@ -21,7 +21,7 @@ class FusionFiles:
         model: its name.
 
     Attributes:
-        refused: name -> why what is live under it is not what its file says.
+        refused: name -> why what is live under it is not what its file says; always this object.
     """
 
     def __init__(self, directory: Path, model: str, metrics: Metrics) -> None:
@@ -31,7 +31,7 @@ class FusionFiles:
         self._fitted: tuple[Fingerprint, tuple[int, ...]] | None = None
         self._live: Mapping[str, str] = {}
         self._fitting = asyncio.Lock()
-        self.refused: Mapping[str, str] = {}
+        self.refused: dict[str, str] = {}
 
     async def follow(self, served: Sequence[LoadedVersion]) -> None:
         """Fit the files to every version that requests can reach, if either have changed.
@@ -70,4 +70,5 @@ class FusionFiles:
                 kept = f"{', '.join(sorted(map(str, stays)))} stays" if stays else "none is live"
                 message = "%s: fusion %s refused (%s): %s"
                 log.warning(message, self._model, name, kept, reason)
-        self.refused = refused
+        self.refused.clear()
+        self.refused.update(refused)

@@ -71,6 +71,31 @@ def test_refused_at_load(formula: str, message: str, marked: str) -> None:
     assert str(caught.value) == f"inline:1:{column}: {message}\n    {formula}\n    {carets}"
 
 
+def test_a_bucketised_feature_is_the_number_that_it_was() -> None:
+    program = compile_fusion(
+        adhoc_fusion("click + context.hour"), TASKS, {"context.hour": "bucketised"}
+    )
+    fused = program.evaluate(SCORES, {}, {"context.hour": np.array([21.5])})
+    np.testing.assert_array_equal(fused, SCORES[:, 0].astype(np.float64) + 21.5)
+
+
+@pytest.mark.parametrize(
+    ("formula", "message"),
+    [
+        ('click * "a"', "'*' takes a number here, this is a text"),
+        ('click == "a"', "'==' takes a text here, this is a number"),
+        ('"a"', "the formula must give a number, this is a text"),
+        ('if("a" == "b", click, like) and true', "'and' takes a boolean here, this is a number"),
+    ],
+)
+def test_texts_are_of_a_type_of_their_own(formula: str, message: str) -> None:
+    with pytest.raises(FusionError) as caught:
+        compiled(formula)
+    assert caught.value.message == message
+    fused = compiled('if("a" == "a" and not ("a" != \'a\'), click, like)').evaluate(SCORES, {})
+    np.testing.assert_array_equal(fused, SCORES[:, 0].astype(np.float64))
+
+
 def test_a_name_with_two_meanings_is_refused() -> None:
     fusion = weighted("click + like", click=Weight(default=1, minimum=0, maximum=2))
     with pytest.raises(FusionError, match="'click' is a task and a weight"):

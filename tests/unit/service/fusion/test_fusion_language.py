@@ -60,6 +60,7 @@ def test_grouping(text: str, expected: str) -> None:
                 "      ^"),
         ("a +\n  b $ c", "inline:2:5: unexpected character '$'\n      b $ c\n        ^"),
         ("a ^ b", "inline:1:3: unexpected character '^'; did you mean '**'?\n    a ^ b\n      ^"),
+        ("a + 'b", "inline:1:5: unexpected character \"'\"\n    a + 'b\n        ^"),
         ("a = b", "inline:1:3: unexpected character '='; did you mean '=='?\n    a = b\n      ^"),
         ("a + 1e999", "inline:1:5: number too large\n    a + 1e999\n        ^^^^^"),
         ("", "inline:1:1: expected a value, found the end of the formula\n    \n    ^"),
