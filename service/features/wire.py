@@ -63,6 +63,8 @@ class Wire(asyncio.Protocol):
             A future: the values, or redis.RedisError.
         """
         answer: Answer = self._loop.create_future()
+        # it may have ended before it was ours: then nobody has told us
+        self.lost = self.lost or self._transport.is_closing()
         if self.lost:
             answer.set_exception(redis.ConnectionError("the connection is lost"))
             return answer
