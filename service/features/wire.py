@@ -52,7 +52,11 @@ class Wire(asyncio.Protocol):
     async def open(pool: redis.asyncio.ConnectionPool, timeout_s: float) -> Wire:
         """Connect, as the pool would; raises redis.RedisError."""
         connection: Any = cast("Any", pool).make_connection()
-        await connection.connect()
+        try:
+            await connection.connect()
+        except RuntimeError as error:  # uvloop's word for a connection that ends as it is made
+            await connection.disconnect(nowait=True)
+            raise redis.ConnectionError(f"the connection is lost: {error}") from error
         return Wire(connection, timeout_s)
 
     def mget(self, keys: Sequence[str]) -> Answer:
