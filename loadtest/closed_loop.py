@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import cycle
 
 from loadtest.http_client import LOST, Connection, connect, run
-from loadtest.prepared import Prepared, outcome
+from loadtest.prepared import Check, Prepared, outcome_of
 from loadtest.server import pause
 
 _LOOK_S = 0.05
@@ -40,19 +40,28 @@ class ClosedLoop:
 
 
 def closed_loop(
-    url: str, requests: Sequence[Prepared], connections: int, seconds: float | None
+    url: str,
+    requests: Sequence[Prepared],
+    connections: int,
+    seconds: float | None,
+    check: Check = outcome_of,
 ) -> ClosedLoop:
     """Load the service.
 
     Args:
         requests: sent in this order, and over again when they do not last.
         seconds: when to stop sending; None: when every request was sent once.
+        check: how an answer is to be counted.
     """
-    return run(_load(url, requests, connections, seconds))
+    return run(_load(url, requests, connections, seconds, check))
 
 
 async def _load(
-    url: str, requests: Sequence[Prepared], connections: int, seconds: float | None
+    url: str,
+    requests: Sequence[Prepared],
+    connections: int,
+    seconds: float | None,
+    check: Check,
 ) -> ClosedLoop:
     found = ClosedLoop()
     source = iter(requests) if seconds is None else cycle(requests)
@@ -75,7 +84,7 @@ async def _load(
                 busy -= 1
             else:
                 ask(connection)  # first: the service is not to wait for our check
-            came = "lost" if status == LOST else outcome(status, body, request.candidates)
+            came = "lost" if status == LOST else check(status, body, request)
             found.outcomes[came] += 1
             if came in ("ok", "degraded"):
                 found.rows += len(request.candidates)
