@@ -7,7 +7,7 @@ PORT   ?= 8000
 USER_ID ?= 196
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve loadtest bench chaos test lint types layers format clean
+.PHONY: help install demo serve loadtest bench bench-peers chaos test lint types layers format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -38,6 +38,9 @@ bench: install ## feed200: bare onnxruntime and multirank on one core, in turn; 
 
 chaos: install ## ten failures of Redis under load; one JSON line a case, exit code 1 on a broken promise
 	$(BIN)/python -m loadtest.chaos
+
+bench-peers: install ## feed200 beside FastAPI, BentoML, LitServe, mosec, Ray Serve and Triton; table into the README
+	$(BIN)/python -m loadtest.peers
 
 test: install ## the whole test suite, against a real Redis that it starts itself
 	$(BIN)/python -m pytest

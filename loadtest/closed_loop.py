@@ -8,15 +8,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 
+import numpy as np
+import numpy.typing as npt
+
 from loadtest.http_client import LOST, Connection, connect, run
-from loadtest.prepared import Check, Prepared, outcome_of
+from loadtest.prepared import Prepared, outcome
 from loadtest.server import pause
 
 _LOOK_S = 0.05
+Judge = Callable[[int, bytes, npt.NDArray[np.int64]], str]
 
 
 @dataclass
@@ -44,16 +48,16 @@ def closed_loop(
     requests: Sequence[Prepared],
     connections: int,
     seconds: float | None,
-    check: Check = outcome_of,
+    judge: Judge = outcome,
 ) -> ClosedLoop:
     """Load the service.
 
     Args:
         requests: sent in this order, and over again when they do not last.
         seconds: when to stop sending; None: when every request was sent once.
-        check: how an answer is to be counted.
+        judge: how an answer is to be counted, as `prepared.outcome` does.
     """
-    return run(_load(url, requests, connections, seconds, check))
+    return run(_load(url, requests, connections, seconds, judge))
 
 
 async def _load(
@@ -61,7 +65,7 @@ async def _load(
     requests: Sequence[Prepared],
     connections: int,
     seconds: float | None,
-    check: Check,
+    judge: Judge,
 ) -> ClosedLoop:
     found = ClosedLoop()
     source = iter(requests) if seconds is None else cycle(requests)
@@ -84,7 +88,7 @@ async def _load(
                 busy -= 1
             else:
                 ask(connection)  # first: the service is not to wait for our check
-            came = "lost" if status == LOST else check(status, body, request)
+            came = "lost" if status == LOST else judge(status, body, request.candidates)
             found.outcomes[came] += 1
             if came in ("ok", "degraded"):
                 found.rows += len(request.candidates)

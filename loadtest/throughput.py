@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
+from typing import Any, Protocol
 
 from loadtest.bare import BareRound
 from loadtest.served import Served, ServedRound
@@ -78,7 +78,22 @@ class Comparison:
         }
 
 
-def best_connections(service: Served, candidates: int, seconds: float) -> dict[int, float]:
+class Round(Protocol):
+    """What a timed closed loop found."""
+
+    @property
+    def items_per_s(self) -> float:
+        """Candidates of right answers in a second."""
+
+
+class Loaded(Protocol):
+    """What can be loaded."""
+
+    def round(self, candidates: int, connections: int, seconds: float) -> Round:
+        """Load it for `seconds`."""
+
+
+def best_connections(service: Loaded, candidates: int, seconds: float) -> dict[int, float]:
     """Median items/s for each number of connections, tried in turn."""
     tried: dict[int, list[float]] = {connections: [] for connections in _CONNECTIONS}
     for _ in range(_TRIALS):

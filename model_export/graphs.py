@@ -6,10 +6,12 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 import torch
 from onnxscript import optimizer
 from torch import nn
@@ -20,6 +22,7 @@ from bundle.manifest import SingleStage, Stage, Stages
 from bundle.schema import FeatureSchema
 from model_export.models.base import MultiTaskModel
 from model_export.stages import Network, OneStage, ThreeStages
+from model_export.tables import LARGE_BYTES, TableFile, tables_of
 
 OPSET = 20
 _ANY_SIZE = 1 << 40
@@ -30,6 +33,8 @@ _USERS, _ITEMS, _ROWS = 3, 4, 5
 def export_stages(model: Network, schema: FeatureSchema, directory: Path) -> Stages | SingleStage:
     """Write user.onnx, item.onnx and joint.onnx, or single.onnx for a network of one stage.
 
+    Beside the three, a large embedding table (`tables.py`).
+
     Every number of users, items and rows may be given at run time. An input without columns is
     left out of its graph and not listed in the stage.
     """
@@ -38,8 +43,10 @@ def export_stages(model: Network, schema: FeatureSchema, directory: Path) -> Sta
         return _export_single(model, schema, directory)
     if isinstance(model, MultiTaskModel):
         model = model.for_serving()
-    user_inputs, user_tensor = _export_side(model, schema, "user", _USERS, directory)
-    item_inputs, item_tensor = _export_side(model, schema, "item", _ITEMS, directory)
+    large = (table for table in tables_of(model) if table.weight.nbytes >= LARGE_BYTES)
+    table = next((TableFile(each, directory) for each in large), None)
+    user_inputs, user_tensor = _export_side(model, schema, "user", _USERS, directory, table)
+    item_inputs, item_tensor = _export_side(model, schema, "item", _ITEMS, directory, table)
     joint_items = item_tensor.new_zeros(_ROWS, item_tensor.shape[1])
     user_row = torch.zeros(_ROWS, dtype=torch.int64)
     users, rows = Dim("users"), Dim("rows")
@@ -141,7 +148,12 @@ def _side_example(schema: FeatureSchema, side: Side, rows: int) -> dict[str, tor
 
 
 def _export_side(
-    model: ThreeStages, schema: FeatureSchema, side: Side, rows: int, directory: Path
+    model: ThreeStages,
+    schema: FeatureSchema,
+    side: Side,
+    rows: int,
+    directory: Path,
+    table: TableFile | None,
 ) -> tuple[tuple[str, ...], torch.Tensor]:
     example = _side_example(schema, side, rows)
     graph = _SideGraph(model, side, "ids" in example, "numbers" in example)
@@ -152,6 +164,7 @@ def _export_side(
         {"inputs": tuple({0: dimension} for _ in example)},
         f"{side}_tensor",
         directory / f"{side}.onnx",
+        partial(table.move_out_of, side=side) if table and "ids" in example else None,
     )
     with torch.inference_mode():
         return tuple(example), graph(*example.values())
@@ -163,7 +176,13 @@ def export_graph(
     dynamic_shapes: dict[str, object],
     output: str,
     path: Path,
+    change: Callable[[ir.Graph], None] | None = None,
 ) -> None:
+    """Write a network as one ONNX graph.
+
+    Args:
+        change: what else is to be done to the graph before it is written.
+    """
     with _quiet():
         program = torch.onnx.export(
             graph.eval(),
@@ -178,7 +197,9 @@ def export_graph(
     assert program is not None  # by dynamo=True
     # Slices and sums of weights become weights: nothing constant is left to run time.
     optimizer.optimize_ir(program.model, input_size_limit=_ANY_SIZE, output_size_limit=_ANY_SIZE)
-    program.save(str(path), external_data=False)
+    if change is not None:
+        change(program.model.graph)
+    ir.save(program.model, path)
     onnx.checker.check_model(str(path), full_check=True)
 
 

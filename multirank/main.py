@@ -6,6 +6,7 @@ import typer
 
 from multirank import deployment, features, importing, ranking, serving, training
 from multirank.fusion import commands as fusion
+from multirank.replay import commands as replay
 
 app = typer.Typer(
     name="multirank",
@@ -19,6 +20,7 @@ deployment.register(app)
 serving.register(app)
 ranking.register(app)
 importing.register(app)
+replay.register(app)
 app.add_typer(features.app, name="features")
 app.add_typer(fusion.app, name="fusion")
 

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import uvicorn
+from prometheus_client.values import close_all_multiprocess_files
 
 from multirank.port import CONNECTION, REPORT
 from multirank.serving import UVICORN, start_logging, stop_with_0
@@ -110,8 +111,11 @@ def main(arguments: Sequence[str]) -> None:
     worker = Worker(given.index, given.count, given.run_dir, given.replaces)
     with socket.socket(fileno=given.channel) as channel:
         server = _Server(uvicorn.Config(create_app(settings, worker), **UVICORN), channel)
-        with suppress(KeyboardInterrupt):  # SIGINT, raised again after draining
-            server.run(sockets=[])
+        try:
+            with suppress(KeyboardInterrupt):  # SIGINT, raised again after draining
+                server.run(sockets=[])
+        finally:
+            close_all_multiprocess_files()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

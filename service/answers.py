@@ -94,7 +94,8 @@ def _degraded(degraded: Degradation) -> dict[str, Any] | None:
 
 
 def _task_columns(scored: Scored, order: np.ndarray[Any, Any]) -> dict[str, Any]:
-    return dict(zip(scored.tasks, map(numbers, scored.scores[order].T), strict=True))
+    columns = np.ascontiguousarray(scored.scores.take(order, axis=0).T)
+    return dict(zip(scored.tasks, numbers(columns), strict=True))
 
 
 def _task_rows(scored: Scored, order: np.ndarray[Any, Any]) -> list[dict[str, Any]]:

@@ -49,8 +49,8 @@ def format_of(media_type: bytes) -> BodyFormat | None:
 
 
 def numbers(values: npt.NDArray[np.floating[Any]]) -> Any:
-    """A column of an answer: the array as it is, or a list with null for what is not finite."""
-    return np.ascontiguousarray(values) if np.isfinite(values).all() else listed(values)
+    """One or more columns of an answer: as they are, or lists with null for what is not finite."""
+    return values if np.isfinite(values).all() else listed(values)
 
 
 def listed(values: npt.NDArray[np.floating[Any]]) -> list[Any]:

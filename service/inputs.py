@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bundle.encoding import Encoded, Encoder
+from bundle.encoding import Encoder
 from bundle.errors import ValueRejected
 from bundle.rows import RowLayout, Rows
 from bundle.schema import Entity
 from service.errors import FeatureStoreUnavailable, FieldError, InvalidRequest, MissingFeature
 from service.features.cache import Outcome
 from service.features.source import Fetched
-from service.values import Candidates, Degradation, Query, RowCounts
+from service.values import Candidates, Degradation, Query, RowCounts, UserSide
 
 
 class Inputs:
@@ -126,11 +126,15 @@ class Inputs:
             ]
         )
 
-    def encode(self) -> tuple[Encoded, Candidates]:
-        """The user side, encoded, and the N items, which are encoded only if they must be."""
+    @property
+    def rows(self) -> Mapping[Entity, Rows]:
+        """The completed rows, as they are encoded: one user, one context, N items."""
+        return self._rows
+
+    def sides(self) -> tuple[UserSide, Candidates]:
+        """The user side and the N items, to be encoded in the run: items only if they must be."""
         rows = self._rows
-        users = self._encoder.user(rows["user"], rows["context"])
-        return users, Candidates(rows["item"], self._content)
+        return UserSide(rows["user"], rows["context"]), Candidates(rows["item"], self._content)
 
     def encode_by(self, encoder: Encoder) -> tuple[Encoded, Candidates]:
         """As `encode`, by another version's encoder of the same layouts; from any thread."""

@@ -71,6 +71,13 @@ class Metrics:
         )
         self.degraded_answers = counter("degraded_answers", "Degraded answers", "reason")
 
+        self.decisions = counter(
+            "decisions", "Decisions sampled for the log, by what became of them", "model", "outcome"
+        )
+        self.decision_files = counter(
+            "decision_log_files", "Files of the decision log, by what was done to them", "event"
+        )
+
         self.item_cache = counter(
             "item_cache_rows", "Candidate rows by item tensor cache outcome", "model", "outcome"
         )

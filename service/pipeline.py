@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from bundle.manifest import Manifest
 from service.comparing import Answered, Comparer
+from service.decision_log.log import DecisionLog
 from service.errors import InvalidRequest
 from service.features.source import FeatureSource
 from service.fusion.compile import CompiledFusion, compile_fusion, ranking
@@ -39,6 +40,7 @@ class Pipeline:
 
     Args:
         allow_formula: whether a query may bring a formula of its own.
+        decisions: the log that a sample of the answers goes to, if there is one.
     """
 
     def __init__(
@@ -47,12 +49,14 @@ class Pipeline:
         features: FeatureSource,
         comparer: Comparer,
         allow_formula: bool,
+        decisions: DecisionLog | None,
         metrics: Metrics,
     ) -> None:
         self._registry = registry
         self._features = features
         self._comparer = comparer
         self._allow_formula = allow_formula
+        self._decisions = decisions
         self._metrics = metrics
         self._seconds = {
             stage: metrics.stage_seconds.labels(stage)
@@ -68,7 +72,9 @@ class Pipeline:
                 self._comparer.consider(
                     Answered(query, inputs, version, scored.scores, None, None, {})
                 )
-            return scored
+        if self._decisions is not None:
+            self._decisions.offer(query, scored, inputs.rows, version.manifest)
+        return scored
 
     async def rank(self, query: Query) -> Ranked:
         """Score, fuse and sort. The answer comes from one version and one formula."""
@@ -98,7 +104,7 @@ class Pipeline:
         scored.timing.fuse_ms = (ended - started) * 1000
         scored.timing.total_ms = (ended - query.arrived) * 1000
         self._seconds["fuse"].observe(ended - started)
-        return Ranked(
+        ranked = Ranked(
             scored=scored,
             fusion_name=fusion.name,
             fusion_version=fusion.version,
@@ -108,6 +114,9 @@ class Pipeline:
             fused=fused,
             explanation=explanation,
         )
+        if self._decisions is not None:
+            self._decisions.offer(query, ranked, inputs.rows, version.manifest)
+        return ranked
 
     async def _score(self, query: Query, version: LoadedVersion, inputs: Inputs) -> Scored:
         started = time.monotonic()
@@ -120,7 +129,7 @@ class Pipeline:
         )
         fetched_at = time.monotonic()
         degraded = inputs.complete(fetched)
-        users, items = inputs.encode()
+        users, items = inputs.sides()
         answer = await version.batcher.score(users, items, query.deadline)
         scores = answer.scores
         if inputs.unscorable is not None:

@@ -67,13 +67,13 @@ def parse_query(
         InvalidRequest: not of the schema; names every field that is wrong.
         TooManyCandidates: more than `max_candidates`.
     """
-    request, ids = _parse(content)
+    request, ids, kinds = _parse(content)
     features = _item_features(request.candidates)
     if len(ids) > max_candidates:
         raise TooManyCandidates(
             f"candidates: {len(ids)} candidates, at most {max_candidates} are allowed"
         )
-    keys = _distinct_keys(ids)
+    keys = _distinct_keys(ids, kinds)
     for name, column in features.items():
         if len(column) != len(ids):
             raise InvalidRequest.at(
@@ -101,29 +101,32 @@ def parse_query(
     return query, request.format == "columns"
 
 
-def _parse(content: Any) -> tuple[schemas.RankRequest, Sequence[Id]]:
-    """Check the schema.
+def _parse(content: Any) -> tuple[schemas.RankRequest, Sequence[Id], set[type]]:
+    """Check the schema; the request, its ids, and of which types they are.
 
     A column of ids is taken out before and checked here: the schema's own check of each id in
     turn is most of the time that parsing takes.
     """
     candidates = content.get("candidates") if isinstance(content, dict) else None
-    ids: Sequence[Id] | None = None
+    column: Sequence[Id] = []
+    kinds: set[type] = set()
     if isinstance(candidates, dict) and isinstance(candidates.get("ids"), list):
-        ids = candidates["ids"]
-        if ids and set(map(type, ids)) <= {str, int} and _lengths_fit(ids):
-            candidates["ids"] = ids[:1]
+        column = candidates["ids"]
+        kinds = set(map(type, column))
+        if kinds == {int} or (kinds and kinds <= {int, str} and _lengths_fit(column)):
+            candidates["ids"] = column[:1]
     try:
         request = schemas.RankRequest.model_validate(content)
     except ValidationError as error:
         raise InvalidRequest(_field_errors(error)) from error
     if isinstance(request.candidates, schemas.CandidateColumns):
-        return request, ids or request.candidates.ids
-    return request, [row.id for row in request.candidates]
+        return request, column, kinds
+    ids = [row.id for row in request.candidates]
+    return request, ids, set(map(type, ids))
 
 
-def _distinct_keys(ids: Sequence[Id]) -> Keys:
-    numbers, texts = _whole_numbers(ids), list[str]()
+def _distinct_keys(ids: Sequence[Id], kinds: set[type]) -> Keys:
+    numbers, texts = _whole_numbers(ids, kinds), list[str]()
     if numbers is None:
         texts = list(map(str, ids))
         distinct = len(set(texts)) == len(texts)
@@ -138,8 +141,8 @@ def _distinct_keys(ids: Sequence[Id]) -> Keys:
     return texts if numbers is None else numbers
 
 
-def _whole_numbers(ids: Sequence[Id]) -> npt.NDArray[np.int64] | None:
-    if set(map(type, ids)) != {int}:
+def _whole_numbers(ids: Sequence[Id], kinds: set[type]) -> npt.NDArray[np.int64] | None:
+    if kinds != {int}:
         return None
     try:
         return np.array(ids, np.int64)

@@ -104,6 +104,21 @@ class Settings(BaseSettings):
     allow_request_formula: bool = Field(
         False, description="Whether a request may bring a fusion formula of its own"
     )
+    decision_log_dir: Path | None = Field(
+        None, description="Directory of the decision log; unset: it is off"
+    )
+    decision_log_rate: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.01, description="Share of the requests that are logged, by the hash of their id"
+    )
+    decision_log_file_bytes: Annotated[int, Field(ge=1)] = Field(
+        64 << 20, description="A file of the decision log is closed at this size ..."
+    )
+    decision_log_file_s: Annotated[float, Field(gt=0)] = Field(
+        300.0, description="... or at this age, seconds, whichever is first"
+    )
+    decision_log_bytes: Annotated[int, Field(ge=0)] = Field(
+        10 << 30, description="All files of the decision log; beyond, the oldest are deleted"
+    )
     admin_token: Annotated[SecretStr, Field(min_length=1)] | None = Field(
         None, description="Bearer token of the calls under /admin; unset: they are off"
     )

@@ -19,7 +19,32 @@ Scores = npt.NDArray[np.float32]
 """Task scores, float32 [rows, tasks]."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
+class UserSide:
+    """The user side of requests, before encoding.
+
+    Attributes:
+        users, contexts: [U] packed rows that belong together.
+    """
+
+    users: Rows
+    contexts: Rows
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @staticmethod
+    def concatenate(parts: list[UserSide]) -> UserSide:
+        """All rows of `parts`, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        return UserSide(
+            np.concatenate([part.users for part in parts]),
+            np.concatenate([part.contexts for part in parts]),
+        )
+
+
+@dataclass(slots=True)
 class Candidates:
     """The item side of a request, before encoding.
 
@@ -38,16 +63,6 @@ class Candidates:
         """The selected rows; `rows` is an index array or a slice."""
         return Candidates(self.rows[rows], self.content[rows])
 
-    @staticmethod
-    def concatenate(parts: list[Candidates]) -> Candidates:
-        """All rows of `parts`, one after the other."""
-        if len(parts) == 1:
-            return parts[0]
-        return Candidates(
-            np.concatenate([part.rows for part in parts]),
-            np.concatenate([part.content for part in parts]),
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class FusionChoice:
@@ -61,7 +76,7 @@ class FusionChoice:
     formula: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Query:
     """A parsed request.
 

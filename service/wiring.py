@@ -14,6 +14,7 @@ from bundle.schema import Entity
 from bundle.store import Bundle
 from service.comparing import Comparer
 from service.cores import usable_cores
+from service.decision_log.log import DecisionLog, LogOptions
 from service.features.embedded import EmbeddedStore, load_embedded
 from service.features.redis import RedisStore
 from service.features.source import FeatureSource
@@ -43,10 +44,13 @@ class Service:
     features: FeatureSource
     comparer: Comparer
     pipeline: Pipeline
+    decisions: DecisionLog | None
     executor: ThreadPoolExecutor
 
     def start(self) -> None:
         """Begin to follow the feature store and the models directory."""
+        if self.decisions is not None:
+            self.decisions.start()
         self.features.start()
         self.follower.start()
 
@@ -74,6 +78,8 @@ class Service:
         await self.follower.stop()
         await self.comparer.stop()
         await self.features.close()
+        if self.decisions is not None:
+            await asyncio.to_thread(self.decisions.close)
         self.executor.shutdown(wait=True)
 
 
@@ -117,10 +123,36 @@ def build(settings: Settings, worker: Worker) -> Service:
         board,
     )
     comparer = Comparer(features, metrics)
-    pipeline = Pipeline(registry, features, comparer, settings.allow_request_formula, metrics)
-    return Service(
-        settings, worker, metrics, registry, follower, board, features, comparer, pipeline, executor
+    decisions = _decision_log(settings, worker, metrics)
+    pipeline = Pipeline(
+        registry, features, comparer, settings.allow_request_formula, decisions, metrics
     )
+    return Service(
+        settings,
+        worker,
+        metrics,
+        registry,
+        follower,
+        board,
+        features,
+        comparer,
+        pipeline,
+        decisions,
+        executor,
+    )
+
+
+def _decision_log(settings: Settings, worker: Worker, metrics: Metrics) -> DecisionLog | None:
+    if settings.decision_log_dir is None:
+        return None
+    options = LogOptions(
+        directory=settings.decision_log_dir,
+        rate=settings.decision_log_rate,
+        file_bytes=settings.decision_log_file_bytes,
+        file_s=settings.decision_log_file_s,
+        total_bytes=settings.decision_log_bytes,
+    )
+    return DecisionLog(options, worker.index, metrics)
 
 
 def _feature_store(

@@ -47,13 +47,30 @@ def eventually(condition: Callable[[], T], timeout_s: float = WAIT_S) -> T:
         time.sleep(0.02)
 
 
-class Redis:
-    """A Redis without persistence, on a port of its own; can be stopped and started again."""
+def _low_port() -> int:
+    """A free port; a node of a Cluster takes the one 10,000 above as well."""
+    return next(port for port in iter(free_port, 0) if port < 55_536)
 
-    def __init__(self, directory: Path) -> None:
+
+class Redis:
+    """A Redis without persistence, on a port of its own; can be stopped and started again.
+
+    Args:
+        options: further ones of redis-server's command line.
+        executable: another one than loadtest's.
+    """
+
+    def __init__(self, directory: Path, *options: str, executable: str | None = None) -> None:
         self._directory = directory
-        self._port = free_port()
+        self._options = options
+        self._executable = executable or redis_executable()
+        self._port = _low_port()
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        return f"127.0.0.1:{self._port}"
 
     @property
     def url(self) -> str:
@@ -67,13 +84,14 @@ class Redis:
     def start(self) -> Self:
         """Start and wait until it answers; on another port should this one be gone meanwhile."""
         for _ in range(5):
-            command = [redis_executable(), "--port", str(self._port), "--bind", "127.0.0.1"]
+            command = [self._executable, "--port", str(self._port), "--bind", "127.0.0.1"]
             command += ["--dir", str(self._directory), "--save", "", "--appendonly", "no"]
+            command += self._options
             with (self._directory / "redis.log").open("ab") as log:
                 self._process = subprocess.Popen(command, stdout=log, stderr=log)
             if eventually(self._state) == "answers":
                 return self
-            self._port = free_port()
+            self._port = _low_port()
         raise AssertionError((self._directory / "redis.log").read_text())
 
     def _state(self) -> str:
@@ -195,9 +213,9 @@ class Service:
         """Let lines pass that the test may or may not provoke."""
         self._expected.append(re.compile(pattern))
 
-    def wait_ready(self) -> Self:
+    def wait_ready(self, timeout_s: float = WAIT_S) -> Self:
         """Wait until /readyz says so."""
-        eventually(lambda: self.http.get("/readyz").status_code == 200)
+        eventually(lambda: self.http.get("/readyz").status_code == 200, timeout_s)
         return self
 
     def ask(self, path: str, body: Mapping[str, Any]) -> Any:

@@ -12,9 +12,9 @@ sum to 1: their sum says how strong the interest is. It reads, as in the authors
 
 The first layer over these is split: W_1 e + W_2 v + W_3 (e - v) + W_4 (e * v) + b
 = (W_1 + W_3) e + b, of the user alone, + (W_2 - W_3) v, of the item alone, + W_4 (e * v), so that
-only the last product runs for every pair. Padded entries count for nothing.
+only the last product runs for every pair. A padded entry has e = 0 and adds nothing.
 
-Stages: user hands on e [L, E] and its mask [L]; item hands on v [E].
+Stages: user hands on e [L, E]; item hands on v [E].
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class DIN(HistoryEncoder):
         self.activations = nn.ModuleList(nn.PReLU() for _ in options.attention_layers)
 
     def user_stage(self, ids: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-        history, mask = self.embedded_history(ids, table)
-        return torch.cat((history.flatten(1), mask), dim=1)
+        history, _ = self.embedded_history(ids, table)
+        return history.flatten(1)
 
     def item_stage(self, ids: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
         return self.embedded_item(ids, table)
@@ -58,8 +58,7 @@ class DIN(HistoryEncoder):
         self, user: torch.Tensor, item: torch.Tensor, user_row: torch.Tensor
     ) -> torch.Tensor:
         length = self.columns.length
-        history = torch.unflatten(user[:, : length * self.width], 1, (length, self.width))
-        mask = user[:, length * self.width :]
+        history = torch.unflatten(user, 1, (length, self.width))
         of_e, of_v, of_difference, of_product = (
             self.first.weight[:, part * self.width : (part + 1) * self.width] for part in range(4)
         )
@@ -71,5 +70,4 @@ class DIN(HistoryEncoder):
         x = by_user.index_select(0, user_row) + by_item.unsqueeze(1) + by_pair
         for activation, linear in zip(self.activations, self.linears, strict=True):
             x = linear(activation(x))
-        weights = x.squeeze(-1) * mask.index_select(0, user_row)
-        return torch.matmul(weights.unsqueeze(1), rows).squeeze(1)
+        return torch.matmul(x.transpose(1, 2), rows).squeeze(1)

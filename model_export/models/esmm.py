@@ -63,6 +63,9 @@ class ESMMOptions(ArchitectureOptions):
                 raise ValueError(f"architecture: esmm: {name!r} is not a binary task of `tasks`")
         if len(set(self.roles)) < len(self.roles):
             raise ValueError("architecture: esmm: each of its three roles needs a task of its own")
+        sampled = [task.name for task in tasks if task.name in self.roles and task.negatives]
+        if sampled:
+            raise ValueError(f"architecture: esmm: {sampled[0]!r} may not leave out `negatives`")
         whole = next(task for task in tasks if task.name == self.click_and_conversion)
         if whole.where is not None and not whole.entire_space:
             raise ValueError(

@@ -79,10 +79,12 @@ def compare(recorded: Recorded, before: Fuse, after: Fuse) -> Difference:
     old, new = fuse(recorded, before), fuse(recorded, after)
     ways = np.abs(new.ranks - old.ranks)
     moved = np.argsort(-ways, kind="stable")[: int((ways > 0).sum())]
-    return Difference(old, new, moved, new.shares() - old.shares(), _tau(old.ranks, new.ranks))
+    return Difference(
+        old, new, moved, new.shares() - old.shares(), kendall_tau(old.ranks, new.ranks)
+    )
 
 
-def _tau(one: Array, other: Array) -> float:
+def kendall_tau(one: Array, other: Array) -> float:
     """Kendall's tau of two rankings without ties, both [N]; 1 for a single item."""
     count = len(one)
     if count < 2:

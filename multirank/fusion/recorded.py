@@ -119,9 +119,9 @@ async def _scored(source: str, query: Query, bundle: Bundle) -> Recorded:
         manifest.feature_set, encoder.layouts, query.user_key, query.item_keys, 60.0
     )
     inputs.complete(fetched)
-    users, items = inputs.encode()
+    users, items = inputs.sides()
     model = open_model(bundle, encoder, 1, 0, metrics)
-    scores = model.score(users, items, np.zeros(len(items), np.int64))
+    scores = model.score(users, [items], np.zeros(len(items), np.int64))
     usable = [n for n, kind in manifest.features.kinds().items() if kind in NUMERIC_KINDS]
     name = f"{source}, scored by {manifest.model} version {manifest.version}"
     return Recorded(

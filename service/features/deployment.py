@@ -80,13 +80,21 @@ class Deployment:
         if self.kind == "server":
             return redis.asyncio.Redis.from_url(self._url, **options)
         sentinel = cast("Any", AsyncSentinel)(self.nodes, **self._sentinel_options(options))
-        return cast("redis.asyncio.Redis", sentinel.master_for(self.master))
+        return cast("redis.asyncio.Redis", sentinel.master_for(self.master, _AsyncMaster))
 
     def _sentinel_options(self, options: dict[str, Any]) -> dict[str, Any]:
         given = {**self._options, **options}
         own = {k.removeprefix("sentinel_"): given.pop(k) for k in list(given) if "sentinel_" in k}
         shared = {k: v for k, v in given.items() if k.startswith(("ssl", "socket_"))}
         return {**given, "sentinel_kwargs": {**shared, **own}}
+
+
+class _AsyncMaster(redis.asyncio.Redis):
+    """A client that closes the connections to its Sentinels as well."""
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        await super().aclose(close_connection_pool)
+        await cast("Any", self.connection_pool).sentinel_manager.aclose()
 
 
 def parse_deployment(url: str) -> Deployment:

@@ -111,12 +111,12 @@ class Tracking:
         for host, port in self._deployment.nodes:
             try:
                 async with self._deployment.async_node((host, port), **self._options) as node:
-                    slots: dict[Any, Any] = await cast("Any", node).execute_command("CLUSTER SLOTS")
+                    slots: list[Any] = await cast("Any", node).execute_command("CLUSTER SLOTS")
             except (redis.RedisError, OSError, TimeoutError) as error:
                 problem = error
                 continue
-            found = (each["primary"] for each in slots.values())
-            return frozenset((str(h) or host, int(p)) for h, p, *_ in found)
+            found = (primary for _first, _last, primary, *_replicas in slots)
+            return frozenset(((name or b"").decode() or host, at) for name, at, *_ in found)
         raise problem
 
     async def _watch(self, primaries: frozenset[Address]) -> None:

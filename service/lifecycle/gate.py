@@ -31,7 +31,7 @@ from service.metrics import Metrics
 from service.scoring.batcher import Batcher
 from service.scoring.item_cache import UNCACHED
 from service.scoring.stages import Model, open_model
-from service.values import Candidates
+from service.values import Candidates, UserSide
 
 GOLDEN_TOLERANCE = 1e-4
 """Largest |difference| to torch's score, relative above 1: other CPUs sum in another order."""
@@ -109,7 +109,7 @@ class Gate:
             stages = open_model(bundle, encoder, self.threads, self.item_cache_bytes, self.metrics)
         except BundleError as error:
             raise Refused(error.code, str(error)) from error
-        replay(stages, encoder, golden, manifest.task_names)
+        replay(stages, golden, manifest.task_names)
         formulas = admit_formulas(models / model / FUSIONS_DIR, manifest)
         try:
             self.load_features(bundle, encoder)
@@ -119,28 +119,28 @@ class Gate:
         batcher = Batcher(
             model, stages, self.executor, self.row_budget, self.queue_rows, self.metrics
         )
-        self._warm_up(stages, encoder, golden, batcher)
+        self._warm_up(stages, golden, batcher)
         return LoadedVersion(manifest, encoder, stages, batcher, formulas, memory_bytes)
 
-    def _warm_up(self, stages: Model, encoder: Encoder, golden: Golden, batcher: Batcher) -> None:
-        users = encoder.user(golden.users[:1], golden.contexts[:1])
+    def _warm_up(self, stages: Model, golden: Golden, batcher: Batcher) -> None:
+        users = UserSide(golden.users[:1], golden.contexts[:1])
         for rows in _WARM_UP_ROWS:
             rows = min(rows, self.row_budget)
             padded = uncached(golden.items[np.arange(rows) % len(golden.items)])
             started = time.monotonic()
-            stages.score(users, padded, np.zeros(rows, np.int64))
+            stages.score(users, [padded], np.zeros(rows, np.int64))
             batcher.cost.observe(rows, time.monotonic() - started)
 
 
-def replay(stages: Model, encoder: Encoder, golden: Golden, tasks: tuple[str, ...]) -> None:
+def replay(stages: Model, golden: Golden, tasks: tuple[str, ...]) -> None:
     """Score the golden rows as a request would be scored, and compare.
 
     Raises:
         Refused: the graphs fail, or give other scores than torch did, or scores not finite.
     """
     try:
-        users = encoder.user(golden.users, golden.contexts)
-        scores = stages.score(users, uncached(golden.items), golden.user_row)
+        users = UserSide(golden.users, golden.contexts)
+        scores = stages.score(users, [uncached(golden.items)], golden.user_row)
     except Exception as error:  # rows of another layout, shapes that do not meet, a bad graph
         raise Refused("golden_failed", f"golden rows cannot be scored: {error}") from error
     if scores.shape != golden.scores.shape or scores.shape[1] != len(tasks):

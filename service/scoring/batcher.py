@@ -18,12 +18,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from bundle.encoding import Encoded
 from service.errors import InferenceFailed
 from service.metrics import Metrics
 from service.scoring.cost import CostLine
 from service.scoring.queue import Answer, Job, RowQueue, Segment
-from service.values import Candidates, Scores
+from service.values import Candidates, Scores, UserSide
 
 log = logging.getLogger(__name__)
 Tensor = npt.NDArray[np.float32]
@@ -32,11 +31,11 @@ Tensor = npt.NDArray[np.float32]
 class Stages(Protocol):
     """What the batcher runs; `stages.StagedModel` is the real one."""
 
-    def user(self, users: Encoded) -> Tensor:
+    def user(self, users: UserSide) -> Tensor:
         """User tensors [U, P]."""
 
-    def item(self, items: Candidates) -> Tensor:
-        """Item tensors [N, P]."""
+    def item(self, items: Sequence[Candidates]) -> Tensor:
+        """Item tensors [N, P] of N items in parts."""
 
     def joint(
         self, user_tensor: Tensor, item_tensor: Tensor, user_row: npt.NDArray[np.int64]
@@ -80,7 +79,7 @@ class Batcher:
     def _in_flight_s(self, now: float) -> float:
         return max((self._run_ends or now) - now, 0.0)
 
-    async def score(self, users: Encoded, items: Candidates, deadline: float) -> Answer:
+    async def score(self, users: UserSide, items: Candidates, deadline: float) -> Answer:
         """Score the N candidates of one request.
 
         Args:
@@ -182,13 +181,11 @@ class Batcher:
     def _run_together(self, segments: Sequence[Segment]) -> Sequence[Scores]:
         new = [segment.job for segment in segments if segment.job.user_tensor is None]
         if new:
-            tensors = self._stages.user(Encoded.concatenate([job.users for job in new]))
+            tensors = self._stages.user(UserSide.concatenate([job.users for job in new]))
             _check_rows("user tensors", tensors, len(new))
             for row, job in enumerate(new):
                 job.user_tensor = tensors[row : row + 1]
-        items = self._stages.item(
-            Candidates.concatenate([s.job.items.take(slice(s.start, s.stop)) for s in segments])
-        )
+        items = self._stages.item([s.job.items.take(slice(s.start, s.stop)) for s in segments])
         counts = [segment.rows for segment in segments]
         _check_rows("item tensors", items, sum(counts))
         user_row = np.repeat(np.arange(len(segments)), counts)

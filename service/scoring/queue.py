@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from bundle.encoding import Encoded
 from service.errors import DeadlineExceeded, QueueFull
 from service.metrics import Metrics
 from service.scoring.cost import CostLine
-from service.values import Candidates, Scores
+from service.values import Candidates, Scores, UserSide
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ class Job:
         parts: the scores of each finished run.
     """
 
-    users: Encoded
+    users: UserSide
     items: Candidates
     deadline: float
     submitted: float

@@ -6,6 +6,7 @@ A model that came as one graph has the same three steps: its user and item steps
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -17,7 +18,7 @@ from bundle.store import Bundle
 from service.metrics import Metrics
 from service.scoring.item_cache import ItemCache
 from service.scoring.session import Session
-from service.values import Candidates, Scores
+from service.values import Candidates, Scores, UserSide
 
 Tensor = npt.NDArray[np.float32]
 
@@ -28,12 +29,12 @@ class Model(ABC):
     """What a version computes, as the batcher takes it apart."""
 
     @abstractmethod
-    def user(self, users: Encoded) -> Tensor:
+    def user(self, users: UserSide) -> Tensor:
         """User tensors float32 [U, P]."""
 
     @abstractmethod
-    def item(self, items: Candidates) -> Tensor:
-        """Item tensors float32 [N, P']."""
+    def item(self, items: Sequence[Candidates]) -> Tensor:
+        """Item tensors float32 [N, P'] of N items in parts."""
 
     @abstractmethod
     def item_afresh(self, items: Candidates) -> Tensor:
@@ -49,7 +50,9 @@ class Model(ABC):
             user_tensor: [U, P]. item_tensor: [N, P']. user_row: [N], each in [0, U).
         """
 
-    def score(self, users: Encoded, items: Candidates, user_row: npt.NDArray[np.int64]) -> Scores:
+    def score(
+        self, users: UserSide, items: Sequence[Candidates], user_row: npt.NDArray[np.int64]
+    ) -> Scores:
         """All three in a row: task scores float32 [N, T]."""
         return self.joint(self.user(users), self.item(items), user_row)
 
@@ -104,20 +107,22 @@ class StagedModel(Model):
             for stage in (stages.user, stages.item, stages.joint)
         )
 
-    def user(self, users: Encoded) -> Tensor:
+    def user(self, users: UserSide) -> Tensor:
         """User tensors float32 [U, P]."""
-        return self._user.run({"ids": users.ids, "numbers": users.numbers})
+        encoded = self._encoder.user(users.users, users.contexts)
+        return self._user.run({"ids": encoded.ids, "numbers": encoded.numbers})
 
-    def item(self, items: Candidates) -> Tensor:
+    def item(self, items: Sequence[Candidates]) -> Tensor:
         """Item tensors float32 [N, P], from the cache as far as it has them."""
-        return self._cache.gather(items.content, partial(self._compute_items, items))
+        content = np.concatenate([part.content for part in items])
+        return self._cache.gather(content, partial(self._compute_items, items))
 
     def item_afresh(self, items: Candidates) -> Tensor:
-        """Item tensors float32 [N, P], computed now and not kept; from any thread."""
-        return self._compute_items(items, np.arange(len(items)))
+        """Item tensors float32 [N, P'], computed now and not kept; from any thread."""
+        return self._compute_items([items], np.arange(len(items)))
 
-    def _compute_items(self, items: Candidates, rows: npt.NDArray[np.intp]) -> Tensor:
-        encoded = self._encoder.item(items.rows[rows])
+    def _compute_items(self, items: Sequence[Candidates], rows: npt.NDArray[np.intp]) -> Tensor:
+        encoded = self._encoder.item(np.concatenate([part.rows for part in items])[rows])
         return self._item.run({"ids": encoded.ids, "numbers": encoded.numbers})
 
     def joint(
@@ -143,15 +148,17 @@ class SingleGraph(Model):
         self._item_ids = side_layout(features, "item").id_width
         self._session = Session(bundle.path / stages.single.file, stages.single, threads)
 
-    def user(self, users: Encoded) -> Tensor:
+    def user(self, users: UserSide) -> Tensor:
         """Encoded columns of U users, words [U, K + M]."""
-        return _words(users)
+        return _words(self._encoder.user(users.users, users.contexts))
 
-    def item(self, items: Candidates) -> Tensor:
+    def item(self, items: Sequence[Candidates]) -> Tensor:
         """Encoded columns of N items, words [N, K' + M']."""
-        return _words(self._encoder.item(items.rows))
+        return _words(self._encoder.item(np.concatenate([part.rows for part in items])))
 
-    item_afresh = item
+    def item_afresh(self, items: Candidates) -> Tensor:
+        """Encoded columns of N items, words [N, K' + M']."""
+        return self.item([items])
 
     def joint(
         self, user_tensor: Tensor, item_tensor: Tensor, user_row: npt.NDArray[np.int64]

@@ -8,19 +8,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Protocol
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol
 
 import pytest
 import redis
 
 from service.errors import FeatureStoreUnavailable
+from service.features.deployment import parse_deployment
 from service.features.embedded import EmbeddedStore
 from service.features.redis import RedisStore, write_rows
 from service.features.source import FeatureSource
 from service.features.store import FeatureStore
 from service.metrics import Metrics
+from tests import redis_deployments
+from tests.redis_deployments import Deploy
 from tests.servers import Redis
 
 PREFIX = "mr:contract:item:0123456789abcdef:"
@@ -57,18 +62,35 @@ async def embedded() -> AsyncIterator[Opened]:
 @asynccontextmanager
 async def on_redis(url: str) -> AsyncIterator[Opened]:
     store = RedisStore(url, timeout_s=10.0)
-    with redis.Redis.from_url(url) as client:
+    with parse_deployment(url).client() as client:
         client.flushdb()  # of the server that these tests have started
         yield store, lambda rows: write_rows(client, list(rows.items()))
     await store.close()
 
 
-@pytest.fixture(params=["embedded", "redis"])
-def opened(request: pytest.FixtureRequest, redis_url: str) -> Open:
-    """Opens an empty store of each kind."""
+DEPLOYMENTS: dict[str, Deploy] = {
+    "redis": redis_deployments.server,
+    "valkey": redis_deployments.valkey,
+    "unix": redis_deployments.unix_socket,
+    "user": redis_deployments.user_and_password,
+    "tls": redis_deployments.tls,
+    "sentinel": redis_deployments.sentinel,
+    "cluster": redis_deployments.cluster,
+}
+
+
+@pytest.fixture(scope="module", params=["embedded", *DEPLOYMENTS])
+def opened(request: pytest.FixtureRequest) -> Iterator[Open]:
+    """Opens an empty store of each kind, on a Redis of each deployment."""
     if request.param == "embedded":
-        return embedded
-    return lambda: on_redis(redis_url)
+        yield embedded
+        return
+    with (
+        # not pytest's: the path of a socket in the file system has a hundred characters at most
+        TemporaryDirectory(prefix="mr-") as directory,
+        DEPLOYMENTS[request.param](Path(directory)) as url,
+    ):
+        yield lambda: on_redis(url)
 
 
 @asynccontextmanager
@@ -317,3 +339,67 @@ class TestRedis:
                 await asyncio.wait_for(source.close(), timeout=10.0)
 
         asyncio.run(check())
+
+
+class TestCluster:
+    """What is true of a Cluster alone: rows move from node to node."""
+
+    def test_a_slot_that_moves_is_followed(self, tmp_path: Path) -> None:
+        async def check(url: str) -> None:
+            async with on_redis(url) as (store, write), following(store) as reported:
+                write(ROWS)
+                key = next(iter(ROWS))
+                assert await store.get_many([key]) == [ROWS[key]]
+                await soon(lambda: key in reported)
+                move_slot_of(key, url)
+                write({key: b"after the move"})
+                assert await store.get_many([key]) == [b"after the move"]
+                before = store.generation
+                reported.clear()
+                write({key: b"and once more"})
+                await soon(lambda: key in reported or store.generation > before)
+
+        with redis_deployments.cluster(tmp_path) as url:
+            asyncio.run(check(url))
+
+    def test_a_node_that_is_lost_is_noticed(self, tmp_path: Path) -> None:
+        async def check(url: str) -> None:
+            async with on_redis(url) as (store, write), following(store):
+                write(ROWS)
+                before = store.generation
+                _, node = nodes_of(next(iter(ROWS)), url)
+                with contextlib.suppress(redis.ConnectionError):
+                    node.shutdown(nosave=True)
+                node.close()
+                await soon(lambda: store.generation > before and not store.tracked)
+                with pytest.raises(FeatureStoreUnavailable, match="redis: "):
+                    await store.get_many(list(ROWS))
+
+        with redis_deployments.cluster(tmp_path) as url:
+            asyncio.run(check(url))
+
+
+def nodes_of(key: str, url: str) -> tuple[int, redis.Redis]:
+    """The slot of a key, and a client of the node that has it."""
+    with contextlib.closing(parse_deployment(url).client()) as client:
+        assert isinstance(client, redis.RedisCluster)
+        ask: Any = client
+        slot, node = ask.keyslot(key), ask.get_node_from_key(key)
+        return slot, redis.Redis(host=node.host, port=node.port)
+
+
+def move_slot_of(key: str, url: str) -> None:
+    """Give the slot of a key, and its rows, to another node."""
+    slot, source = nodes_of(key, url)
+    others = [node.split(":") for node in url.partition("://")[2].split(",")]
+    port = source.get_connection_kwargs()["port"]
+    host, target_port = next(node for node in others if int(node[1]) != port)
+    with source, redis.Redis(host=host, port=int(target_port)) as target:
+        ask: list[Any] = [source.execute_command, target.execute_command]
+        source_id, target_id = (each("CLUSTER", "MYID").decode() for each in ask)
+        ask[1]("CLUSTER", "SETSLOT", slot, "IMPORTING", source_id)
+        ask[0]("CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)
+        keys = ask[0]("CLUSTER", "GETKEYSINSLOT", slot, 100)
+        ask[0]("MIGRATE", host, target_port, "", 0, 5000, "KEYS", *keys)
+        for each in reversed(ask):
+            each("CLUSTER", "SETSLOT", slot, "NODE", target_id)

@@ -23,7 +23,7 @@ def test_the_examples_load_and_survive_a_round_trip(path: Path) -> None:
 
 def test_the_movielens_examples_differ_in_architecture_alone() -> None:
     loaded = [config.load(path) for path in EXAMPLES if path.name.startswith("movielens")]
-    assert len(loaded) == 3
+    assert len(loaded) == 4
     kept = {"data", "features", "tasks", "training", "model", "seed", "fusion"}
     assert len({one.model_dump_json(include=kept) for one in loaded}) == 1
 

@@ -171,3 +171,24 @@ def test_an_export_that_fails_leaves_nothing(
 def test_a_run_that_was_not_exported_cannot_be_published(tiny_run: Path, tmp_path: Path) -> None:
     with pytest.raises(FileMissing):
         pipeline.publish(tiny_run, tmp_path / "models")
+
+
+def test_closed_connections_of_snr_are_not_in_the_graph(tmp_path: Path) -> None:
+    model = networks.build("snr_trans")
+    closed = 0
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("log_alpha"):
+                parameter[:, 1:] = -9  # only the first sub-network is listened to
+                closed += parameter[:, 1:].numel()
+    stages = graphs.export_stages(model, networks.SCHEMA, tmp_path)
+    parity.check(model, parity.Graphs.open(tmp_path, stages), ENCODER, EXAMPLES)
+    products = [
+        node
+        for node in onnx.load(str(tmp_path / "joint.onnx")).graph.node
+        if node.op_type == "Gemm"
+    ]
+    # Of 3 sub-networks a level: routed to the 1 that is listened to above, its 2 layers, then
+    # routed to 3 towers of 2 layers each.
+    assert closed == 2 * 6
+    assert len(products) == 1 + 2 + 3 + 3 * 2

@@ -215,7 +215,7 @@ def test_aitm_s_transfer() -> None:
 def test_aitm_s_calibrator_counts_what_a_later_step_is_likelier() -> None:
     model = networks.build("aitm", calibrator_weight=0.5)
     assert isinstance(model, AITM)
-    probabilities = torch.tensor([[0.2, 0.6, 0.0], [0.7, 0.3, 0.0]])
+    probabilities = torch.tensor([[0.2, 0.6, 0.0], [0.7, 0.1, 0.0]])
     model.train().task_logits(torch.logit(probabilities, eps=1e-6))
     # The third task is a regression: it takes no part. Row 0 exceeds by 0.4, row 1 by nothing.
     assert model.extra_losses()["calibrator"].item() == pytest.approx(0.5 * 0.4 / 2)

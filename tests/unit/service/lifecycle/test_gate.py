@@ -21,7 +21,7 @@ from bundle.store import Bundle, publish
 from service.lifecycle.gate import FeatureLoader, Gate, Refused
 from service.lifecycle.version import LoadedVersion
 from service.metrics import Metrics
-from service.values import Candidates
+from service.values import Candidates, UserSide
 from tests.unit.bundle.tiny import (
     SCHEMA,
     describe,
@@ -88,14 +88,16 @@ def test_a_good_version_is_let_in_and_scores_as_it_should(
     assert version.batcher.cost.predict(1) > 0.0  # learned while it was warmed up
 
     encoder = version.encoder
-    users = encoder.user(
-        encoder.layouts["user"].pack({"age": [50]}, 1), encoder.layouts["context"].empty(1)
-    )
+    user = encoder.layouts["user"].pack({"age": [50]}, 1)
+    context = encoder.layouts["context"].empty(1)
     rows = item_rows(encoder, ["14", "unknown", "10"])
     content = encoder.layouts["item"].content_hash(rows)
-    expected = reference_scores(users, encoder.item(rows), np.zeros(3, np.int64), tasks=2)
+    expected = reference_scores(
+        encoder.user(user, context), encoder.item(rows), np.zeros(3, np.int64), tasks=2
+    )
     for _ in range(2):  # the second time from the item cache
-        scoring = version.batcher.score(users, Candidates(rows, content), time.monotonic() + 60)
+        users, items = UserSide(user, context), Candidates(rows, content)
+        scoring = version.batcher.score(users, items, time.monotonic() + 60)
         np.testing.assert_allclose(asyncio.run(answered(scoring)).scores, expected, rtol=1e-5)
 
 

@@ -17,11 +17,10 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from bundle.encoding import Encoded
 from service.metrics import Metrics
 from service.scoring.batcher import Batcher
 from service.scoring.queue import Answer
-from service.values import Candidates
+from service.values import Candidates, UserSide
 
 Array = npt.NDArray[np.float32]
 Result = TypeVar("Result")
@@ -56,16 +55,17 @@ class FakeStages:
     def __post_init__(self) -> None:
         self._open.set()
 
-    def user(self, users: Encoded) -> Array:
-        self.user_runs.append([int(each) for each in users.numbers[:, 0]])
-        return self._changed("user", users.numbers.copy())
+    def user(self, users: UserSide) -> Array:
+        numbers = cast("Array", np.asarray(users.users, np.float32))
+        self.user_runs.append([int(each) for each in numbers[:, 0]])
+        return self._changed("user", numbers.copy())
 
-    def item(self, items: Candidates) -> Array:
+    def item(self, items: Sequence[Candidates]) -> Array:
         self.attempts += 1
         self._held.set()
         if not self._open.wait(PATIENCE_S):
             raise AssertionError("the stages were held and never released")
-        values = cast("Array", np.asarray(items.rows, np.float32))
+        values = cast("Array", np.concatenate([part.rows for part in items]))
         if bad := set(values[:, 0].tolist()) & set(self.poison):
             raise Thrown(f"poisoned by {sorted(bad)}")
         return self._changed("item", values.copy())
@@ -101,8 +101,9 @@ def expected(request: int, items: Sequence[int]) -> list[list[float]]:
     return [[1000.0 * request + item, float(request - item)] for item in items]
 
 
-def user(request: int) -> Encoded:
-    return Encoded(np.zeros((1, 0), np.int32), np.array([[request]], np.float32))
+def user(request: int) -> UserSide:
+    rows = cast("Any", np.array([[request]], np.float32))
+    return UserSide(rows, rows)
 
 
 def candidates(items: Sequence[int]) -> Candidates:

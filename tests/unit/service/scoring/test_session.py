@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx.external_data_helper import set_external_data
 
 from bundle.errors import GraphInvalid, GraphMismatch
 from bundle.manifest import Stage
@@ -48,4 +50,15 @@ def test_other_names_than_promised_are_refused(graph: Path, change: dict[str, ob
 def test_what_is_no_graph_is_refused(graph: Path, content: bytes) -> None:
     graph.write_bytes(content)
     with pytest.raises(GraphInvalid, match=r"user\.onnx: onnxruntime refuses it"):
+        Session(graph, STAGE, threads=1)
+
+
+def test_weights_outside_of_the_bundle_are_refused(graph: Path) -> None:
+    model = onnx.load(str(graph))
+    (weight,) = model.graph.initializer
+    (graph.parent.parent / "outside.bin").write_bytes(weight.raw_data)
+    set_external_data(weight, "../outside.bin")
+    weight.ClearField("raw_data")
+    graph.write_bytes(model.SerializeToString())
+    with pytest.raises(ManifestInvalid, match=r"user\.onnx: onnxruntime refuses it"):
         Session(graph, STAGE, threads=1)

@@ -23,7 +23,7 @@ from model_export.foreign.spec import Specification
 from service.lifecycle.gate import Gate, Refused
 from service.lifecycle.version import LoadedVersion
 from service.metrics import Metrics
-from service.values import Candidates
+from service.values import Candidates, UserSide
 from tests.foreign_graphs import CITIES, SPEC, expected, write_graph, write_spec
 from tests.published import reseal
 
@@ -79,7 +79,7 @@ async def score(version: LoadedVersion, rows: list[dict[str, Any]]) -> Any:
             {name: [row[f"{entity}.{name}"] for row in rows] for name in names}, len(rows)
         )
 
-    users = version.encoder.user(pack("user", rows[:1]), pack("context", rows[:1]))
+    users = UserSide(pack("user", rows[:1]), pack("context", rows[:1]))
     items = pack("item", rows)
     candidates = Candidates(items, layouts["item"].content_hash(items))
     answer = await version.batcher.score(users, candidates, time.monotonic() + 60)
