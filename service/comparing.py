@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import os
 import random
-import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +21,7 @@ import numpy.typing as npt
 from service.features.source import FeatureSource
 from service.fusion.compile import ranking
 from service.inputs import Inputs
+from service.lifecycle.background import lower_priority
 from service.lifecycle.comparison import TOP_K, kendall_tau, overlap
 from service.lifecycle.version import LoadedVersion, Rival
 from service.metrics import Metrics
@@ -30,18 +29,9 @@ from service.values import Query, Scores
 
 log = logging.getLogger(__name__)
 
-NICENESS = 5
-"""Of threads that must not take the processor from requests. Not more: while it holds the
-interpreter's lock, such a thread has to come to an end."""
-
 _MOST_WAITING = 2
 _TIMED_EVERY = 4
 _QUEUEING_S = 0.001
-
-
-def lower_priority() -> None:
-    """Give way to all other threads from now on; of the thread that calls it alone."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +163,5 @@ def _reads(version: LoadedVersion) -> list[object]:
 def _timed(version: LoadedVersion, inputs: Inputs) -> tuple[Scores, float]:
     """Task scores from raw rows, nothing of them cached; seconds of this thread's processor."""
     started = time.thread_time()
-    users, items = inputs.encode_by(version.encoder)
-    scores = version.stages.score_afresh(users, items)
+    scores = version.stages.score_afresh(*inputs.sides())
     return scores, time.thread_time() - started

@@ -136,11 +136,6 @@ class Inputs:
         rows = self._rows
         return UserSide(rows["user"], rows["context"]), Candidates(rows["item"], self._content)
 
-    def encode_by(self, encoder: Encoder) -> tuple[Encoded, Candidates]:
-        """As `encode`, by another version's encoder of the same layouts; from any thread."""
-        rows = self._rows
-        return encoder.user(rows["user"], rows["context"]), Candidates(rows["item"], self._content)
-
     def fusion_features(self, keys: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
         """Raw numbers for a formula: item features [N], user and context features [1]."""
         numbers = {}

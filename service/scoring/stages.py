@@ -56,7 +56,7 @@ class Model(ABC):
         """All three in a row: task scores float32 [N, T]."""
         return self.joint(self.user(users), self.item(items), user_row)
 
-    def score_afresh(self, users: Encoded, items: Candidates) -> Scores:
+    def score_afresh(self, users: UserSide, items: Candidates) -> Scores:
         """Task scores float32 [N, T] of one user, without any cache; from any thread."""
         user = self.user(users)
         parts = [

@@ -74,16 +74,16 @@ def _new_golden_scores(source: Path) -> None:
     from service.metrics import Metrics
     from service.scoring.item_cache import UNCACHED
     from service.scoring.stages import open_model
-    from service.values import Candidates
+    from service.values import Candidates, UserSide
 
     bundle = load_bundle(source)
     encoder, golden = bundle.encoder(), bundle.golden()
     model = open_model(bundle, encoder, 1, 0, Metrics())
     items = Candidates(golden.items, np.full(len(golden.items), UNCACHED, np.uint64))
-    users = encoder.user(golden.users, golden.contexts)
+    users = UserSide(golden.users, golden.contexts)
     with np.load(source / "golden.npz") as archive:
         arrays = dict(archive)
-    arrays["scores"] = model.score(users, items, golden.user_row)
+    arrays["scores"] = model.score(users, [items], golden.user_row)
     np.savez(source / "golden.npz", **arrays)
     reseal(source)
 
