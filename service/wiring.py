@@ -60,7 +60,7 @@ class Service:
     @asynccontextmanager
     async def beside_others(self) -> AsyncIterator[None]:
         """Keep the other workers informed for the length of the block."""
-        if self.worker.replaces:
+        if self.worker.replaces or self.settings.reuse_port:
             await self.follower.looked.wait()  # the port opens afterwards
         announcing = asyncio.create_task(self._announce())
         try:
