@@ -7,7 +7,7 @@ PORT   ?= 8000
 USER_ID ?= 196
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve loadtest bench bench-peers chaos test lint types layers format clean
+.PHONY: help install demo serve loadtest bench bench-peers chaos soak-swap test lint types layers format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -41,6 +41,9 @@ chaos: install ## ten failures of Redis under load; one JSON line a case, exit c
 
 bench-peers: install ## feed200 beside FastAPI, BentoML, LitServe, mosec, Ray Serve and Triton; table into the README
 	$(BIN)/python -m loadtest.peers
+
+soak-swap: install ## 100 swaps of two versions under load, 2 workers: failed, mixed, p99, memory; one JSON line
+	$(BIN)/python -m loadtest.soak_swap
 
 test: install ## the whole test suite, against a real Redis that it starts itself
 	$(BIN)/python -m pytest

@@ -25,7 +25,6 @@ from service.lifecycle.deployment import (
     NEWEST,
     Deployment,
     DeploymentInvalid,
-    Roles,
     in_words,
     stables_before,
 )
@@ -172,8 +171,7 @@ class Follower:
         stable = live if wanted.stable is None else loaded.get(wanted.stable, live)
         canary = loaded.get(wanted.canary) if wanted.canary else None
         shadow = loaded.get(wanted.shadow) if wanted.shadow else None
-        roles = model.deployment.roles if model.deployment else Roles()
-        self._registry.assign(model, stable, canary, shadow, roles)
+        self._registry.assign(model, stable, canary, shadow, model.deployment or Deployment())
 
     def _read_deployment(self, model: Model) -> None:
         try:
