@@ -21,6 +21,7 @@ import locust
 from bundle.store import Bundle
 from loadtest.answers import Answer, WrongAnswer, check
 from loadtest.measurements import Recorder
+from loadtest.recorded import RecordedSource, source_of
 from loadtest.samples import Asked, RequestSource, SampleUnusable, newest
 
 _HEADERS = {"Content-Type": "application/json"}
@@ -43,10 +44,7 @@ class RankUser(locust.FastHttpUser):
 
     def on_start(self) -> None:
         """Each user draws requests of its own, the same in every run."""
-        options = self.options
-        self._source = RequestSource(
-            self.bundle, options.candidates, options.answer_format, seed=next(_seeds)
-        )
+        self._source = _source(self.bundle, self.options, next(_seeds))
 
     @locust.task
     def rank(self) -> None:
@@ -67,6 +65,11 @@ class RankUser(locust.FastHttpUser):
                 self.recorder.record(answer, latency_ms, now)
 
 
+def _source(bundle: Bundle, options: Any, seed: int) -> RecordedSource | RequestSource:
+    log = Path(options.recorded) if options.recorded else None
+    return source_of(bundle, log, options.candidates, options.answer_format, seed)
+
+
 def _judge(response: Any, asked: Asked) -> Answer:
     if not response.status_code:
         raise WrongAnswer(f"no answer: {type(response.error).__name__}")
@@ -78,6 +81,7 @@ def _add_options(parser: ArgumentParser, **_: object) -> None:
     group.add_argument("--models", default="models", help="Directory of published models")
     group.add_argument("--model", default="", help="The model; the only one when left out")
     group.add_argument("--candidates", type=int, default=200, help="Candidates in a request")
+    group.add_argument("--recorded", default="", help="A decision log: its requests are sent")
     group.add_argument("--answer-format", choices=("rows", "columns"), default="rows")
     group.add_argument("--warm-up-s", type=float, default=0.0, help="Seconds that are not timed")
     group.add_argument("--measurements", default="", help="File for the exact measurements")
@@ -87,7 +91,7 @@ def _prepare(environment: Any, **_: object) -> None:
     options = RankUser.options = environment.parsed_options
     try:
         RankUser.bundle = newest(Path(options.models), options.model or None)
-        RequestSource(RankUser.bundle, options.candidates, options.answer_format)
+        _source(RankUser.bundle, options, 0)
     except SampleUnusable as error:
         raise SystemExit(str(error)) from error  # locust logs any other exception and goes on
     gevent.sleep(0)  # the run time counts from the loop's last turn, which was before all imports

@@ -90,11 +90,11 @@ def percentiles(values_ms: Sequence[float]) -> dict[str, float | None]:
     return dict(zip(PERCENTILES, found.round(3).tolist(), strict=True))
 
 
-def summary(found: Measurements, candidates: int) -> dict[str, Any]:
+def summary(found: Measurements, candidates: float) -> dict[str, Any]:
     """The JSON object of a load test.
 
     Args:
-        candidates: in each request.
+        candidates: in each request, on average.
     """
     timed = len(found.latency_ms)
     requests_per_s = timed / found.seconds if found.seconds else 0.0

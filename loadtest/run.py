@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from loadtest.measurements import PERCENTILES, Measurements, summary
-from loadtest.samples import Format, RequestSource, SampleUnusable, newest
+from loadtest.recorded import source_of
+from loadtest.samples import Format, SampleUnusable, newest
 from loadtest.server import RunningService, ServiceFailed, end_between_steps, pause, serving, tail
 
 _WARM_UP_S = 1
@@ -42,20 +43,24 @@ def run(
     users: Annotated[int, typer.Option(min=1, help="Requests in flight at any time")] = 4,
     candidates: Annotated[int, typer.Option(min=1, help="Candidates in a request")] = 200,
     answer_format: Annotated[Format, typer.Option("--format", help="Form of the answers")] = "rows",
+    recorded: Annotated[
+        Path | None, typer.Option(help="A decision log whose requests are sent, in their order")
+    ] = None,
 ) -> None:
     """Serve MODELS on a free port and load the service with locust. Ends with 1 on any failure."""
     if importlib.util.find_spec("locust") is None:
         raise _stop(2, "locust is not installed: pip install 'multirank[dev]'")
     try:
         bundle = newest(models, model or None)
-        RequestSource(bundle, candidates, answer_format)
+        source = source_of(bundle, recorded, candidates, answer_format)
     except SampleUnusable as error:
         raise _stop(2, str(error)) from error
-    asked = {
+    asked: dict[str, Any] = {
         "model": bundle.manifest.model,
         "users": users,
-        "candidates": candidates,
+        "candidates": source.candidates,
         "format": answer_format,
+        "recorded": None if recorded is None else str(recorded),
     }
     with tempfile.TemporaryDirectory(prefix="multirank-loadtest-") as scratch:
         try:
@@ -64,7 +69,7 @@ def run(
                 found = _load(service, models, seconds, asked, Path(scratch))
         except (ServiceFailed, LocustFailed) as error:
             raise _stop(1, str(error)) from error
-    result = {**asked, **summary(found, candidates)}
+    result = {**asked, **summary(found, source.candidates)}
     _show(result)
     print(json.dumps(result), flush=True)
     if result["failures"] or not result["requests"]:
@@ -84,12 +89,14 @@ def _load(
         "--stop-timeout": _LAST_ANSWERS_S,
         "--models": models,
         "--model": asked["model"],
-        "--candidates": asked["candidates"],
+        "--candidates": int(asked["candidates"]),
         "--answer-format": asked["format"],
         "--warm-up-s": _WARM_UP_S,
         "--measurements": measurements,
     }
     command = [sys.executable, "-m", "locust", "--headless", "--only-summary"]
+    if asked["recorded"] is not None:
+        options["--recorded"] = asked["recorded"]
     command += [str(part) for option in options.items() for part in option]
     settings = {name: v for name, v in os.environ.items() if not name.startswith("LOCUST_")}
     with (
@@ -117,8 +124,8 @@ def _show(result: dict[str, Any]) -> None:
         table.add_row(about, *("-" if ms is None else f"{ms:.2f}" for ms in values))
     console = Console(highlight=False)
     console.print(
-        f"{result['model']}: {result['users']} users, {result['candidates']} candidates a request, "
-        f"answers in {result['format']}, {result['seconds']:.1f} s"
+        f"{result['model']}: {result['users']} users, {result['candidates']:g} candidates a "
+        f"request, answers in {result['format']}, {result['seconds']:.1f} s"
     )
     console.print(table)
     console.print(

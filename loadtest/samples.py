@@ -89,7 +89,7 @@ class RequestSource:
         self._model = bundle.manifest.model
         self._tasks = bundle.manifest.task_names
         self._format = answer_format
-        self._candidates = candidates
+        self.candidates = candidates
         self._users = _sample_ids(bundle, "user")
         self._items = _sample_ids(bundle, "item")
         if candidates > len(self._items):
@@ -104,7 +104,7 @@ class RequestSource:
     def draw(self) -> Asked:
         """The next request."""
         rng = self._rng
-        picked = rng.choice(len(self._items), self._candidates, replace=False)
+        picked = rng.choice(len(self._items), self.candidates, replace=False)
         ids = self._items[picked].tolist()
         request_id = next(self._names)
         request: dict[str, Any] = {

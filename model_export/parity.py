@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnxruntime
 import torch
 
-from bundle.encoding import Encoded, Encoder
+from bundle.encoding import Encoded, Encoder, Side
 from bundle.manifest import Parity, SingleStage, Stage, Stages
 from model_export.errors import ParityFailed
 from model_export.models.base import MultiTaskModel
@@ -54,12 +54,27 @@ class Graphs:
             single |= {f"user_{name}": values for name, values in vars(users).items()}
             single |= {f"item_{name}": values for name, values in vars(items).items()}
             return self._run("single", self.stages.single, single)
-        joint: dict[str, npt.NDArray[Any]] = {
-            "user_tensor": self._run("user", self.stages.user, vars(users)),
-            "item_tensor": self._run("item", self.stages.item, vars(items)),
+        return self.joint(self.side("user", users), self.side("item", items), user_row)
+
+    def side(self, side: Side, rows: Encoded) -> npt.NDArray[np.float32]:
+        """The tensors [U, P] of users, or [I, P'] of items; of three stages only."""
+        assert isinstance(self.stages, Stages)
+        return self._run(side, self.stages.user if side == "user" else self.stages.item, vars(rows))
+
+    def joint(
+        self,
+        user_tensor: npt.NDArray[np.float32],
+        item_tensor: npt.NDArray[np.float32],
+        user_row: npt.NDArray[np.int64],
+    ) -> Scores:
+        """user_tensor [U, P], item_tensor [N, P'] -> task scores [N, S]; of three stages only."""
+        assert isinstance(self.stages, Stages)
+        tensors: dict[str, npt.NDArray[Any]] = {
+            "user_tensor": user_tensor,
+            "item_tensor": item_tensor,
             "user_row": user_row,
         }
-        return self._run("joint", self.stages.joint, joint)
+        return self._run("joint", self.stages.joint, tensors)
 
     def _run(self, name: str, stage: Stage, available: Mapping[str, npt.NDArray[Any]]) -> Scores:
         feeds = {each: available[each] for each in stage.inputs}

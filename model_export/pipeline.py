@@ -12,8 +12,9 @@ from rich.console import Console
 
 from bundle import store
 from bundle.encoding import Encoder
+from bundle.manifest import Stages
 from model_export import config as config_file
-from model_export import fusions, report
+from model_export import fusions, gain, report
 from model_export.config import Config
 from model_export.data import loaders
 from model_export.data.encoded import EncodedSet, encode, pack
@@ -23,6 +24,7 @@ from model_export.data.tasks import check_learnable
 from model_export.errors import DataInvalid
 from model_export.export import contents_of, write_bundle
 from model_export.models.base import MultiTaskModel
+from model_export.parity import Graphs
 from model_export.training import device as devices
 from model_export.training import processes, run_directory, trainer
 from model_export.training.evaluation import evaluate
@@ -170,8 +172,13 @@ def export(directory: Path, console: Console = _SILENT) -> Path:
         ParityFailed: the exported graphs do not give torch's scores.
     """
     target = directory / "bundle"
-    manifest = write_bundle(contents_of(run_directory.read(directory)), target)
+    contents = contents_of(run_directory.read(directory))
+    manifest = write_bundle(contents, target)
     report.print_parity(manifest.parity, console)
+    if isinstance(manifest.stages, Stages):
+        graphs = Graphs.open(target, manifest.stages)
+        gained = gain.measure(graphs, contents.features.encoder(), contents.examples)
+        report.print_gain(gained, console)
     return target
 
 

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from service.cores import lower_priority
 from service.features.source import FeatureSource
 from service.fusion.compile import ranking
 from service.inputs import Inputs
-from service.lifecycle.background import lower_priority
 from service.lifecycle.comparison import TOP_K, kendall_tau, overlap
 from service.lifecycle.version import LoadedVersion, Rival
 from service.metrics import Metrics

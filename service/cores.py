@@ -1,12 +1,22 @@
-"""How many cores this process may use: not those of the host, but those it was given."""
+"""How many cores this process may use, those that it was given; and which threads come second."""
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+NICENESS = 5
+"""Of threads that must not take the processor from requests. Not more: while it holds the
+interpreter's lock, such a thread has to come to an end."""
+
 _ROOT = Path("/")
+
+
+def lower_priority() -> None:
+    """Give way to all other threads from now on; of the thread that calls it alone."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 def usable_cores(root: Path = _ROOT) -> int:

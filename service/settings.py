@@ -86,7 +86,7 @@ class Settings(BaseSettings):
         8 << 20, description="Most bytes a request's body may have"
     )
     row_budget: Annotated[int, Field(ge=1)] = Field(
-        512, description="Most candidate rows in one run of the model"
+        1024, description="Most candidate rows in one run of the model"
     )
     queue_rows: Annotated[int, Field(ge=1)] = Field(
         20_000, description="Most candidate rows waiting for one model; beyond: 429"

@@ -15,6 +15,7 @@ import onnxruntime
 
 from bundle.encoding import Encoded
 from bundle.manifest import Parity, SingleStage
+from bundle.schema import FIRST_VALUE_INDEX, OUT_OF_VOCABULARY_INDEX, PADDING_INDEX
 from model_export.errors import ParityFailed, SpecInvalid
 from model_export.foreign.examples import ExampleRows
 from model_export.foreign.signature import Signature, Value, blocks
@@ -133,9 +134,11 @@ def differences(expected: Scores, found: Scores) -> npt.NDArray[np.float64]:
 
 
 def _reindexed(ids: Array, indices: Indices) -> Array:
-    table = np.arange(int(ids.max(initial=1)) + 1, dtype=np.int64) + indices.first - 2
-    table[:2] = indices.padding, indices.unknown
-    return table[ids]
+    special = {PADDING_INDEX: indices.padding, OUT_OF_VOCABULARY_INDEX: indices.unknown}
+    found: Array = ids.astype(np.int64) - FIRST_VALUE_INDEX + indices.first
+    for ours, theirs in special.items():
+        found[ids == ours] = theirs
+    return found
 
 
 def _session(path: Path, specification: Specification) -> onnxruntime.InferenceSession:

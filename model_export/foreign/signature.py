@@ -221,8 +221,8 @@ def _value(info: onnx.ValueInfoProto) -> Value:
     if kind != "tensor_type":
         return Value(info.name, kind.removesuffix("_type"), None)
     tensor = info.type.tensor_type
-    if tensor.elem_type == onnx.TensorProto.STRING:
-        type_name = "string"
+    if tensor.elem_type in (onnx.TensorProto.STRING, onnx.TensorProto.UNDEFINED):
+        type_name = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
     else:
         type_name = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
     if not tensor.HasField("shape"):

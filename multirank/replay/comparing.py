@@ -11,6 +11,7 @@ from multirank.fusion.comparing import kendall_tau
 from multirank.replay.rescoring import Rescored
 from service.decision_log.reading import Recorded
 from service.fusion.compile import ranking
+from service.lifecycle.comparison import overlap
 
 
 @dataclass
@@ -89,16 +90,14 @@ class Report:
                 of_task.largest = max(of_task.largest, float(differences.max()))
                 if worst is None or differences.max() > largest:
                     largest, worst = float(differences.max()), task
-        tau = overlap = None
+        tau = overlapping = None
         if recorded.fused is not None and rescored.fused is not None:
             before, _ = ranking(recorded.fused)
             after, _ = ranking(rescored.fused)
             tau = kendall_tau(np.argsort(before), np.argsort(after))
-            best = min(self.top_k, len(before))
-            same = set(before[:best].tolist()) & set(after[:best].tolist())
-            overlap = len(same) / best
+            overlapping = overlap(before.tolist(), after.tolist(), self.top_k)
         self.changes.append(
-            Change(recorded.request_id, recorded.version, largest, worst, tau, overlap)
+            Change(recorded.request_id, recorded.version, largest, worst, tau, overlapping)
         )
 
     @property

@@ -22,6 +22,7 @@ import xxhash
 from bundle.manifest import Manifest
 from bundle.rows import Rows
 from bundle.schema import Entity
+from service.cores import lower_priority
 from service.decision_log.batches import Decision, batch_of, schema_of
 from service.decision_log.segment import CLOSED, OPEN, Segment, recover
 from service.metrics import Metrics
@@ -72,7 +73,8 @@ class DecisionLog:
         self._segments: dict[_Version, Segment] = {}
         self._numbers = itertools.count()
         self._failing = False
-        self._thread = threading.Thread(target=self._run, name="decisions")
+        # a daemon: a process that fails to start ends, and what it left open can be read
+        self._thread = threading.Thread(target=self._run, name="decisions", daemon=True)
 
     def start(self) -> None:
         """Begin to write."""
@@ -113,6 +115,7 @@ class DecisionLog:
             self._thread.join()
 
     def _run(self) -> None:
+        lower_priority()
         self._recover()
         while not (last := self._closing.wait(_WRITE_EVERY_S)):
             self._step(last)

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from bundle.store import model_names, versions
+from service.cores import lower_priority
 from service.lifecycle import memory
-from service.lifecycle.background import giving_way, lower_priority
+from service.lifecycle.background import giving_way
 from service.lifecycle.board import Board
 from service.lifecycle.deployment import (
     NEWEST,

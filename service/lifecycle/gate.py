@@ -6,7 +6,8 @@ loading    graphs    onnxruntime opens them; inputs and outputs are those promis
            golden    raw rows encoded and scored here give the reference's scores
            formulas  every fusion of the model compiles for this version's tasks and features
            features  the store can give what it reads
-warming    runs at several row counts, so that no request pays for a first time
+warming    runs at several row counts, so that no request pays for a first time; then the
+           model's recorded requests, if it has any (warm_up.py)
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from bundle.store import Bundle, Golden, load_version
 from service.lifecycle.formulas import FUSIONS_DIR, Formulas, fit, last_live
 from service.lifecycle.memory import estimate_bytes
 from service.lifecycle.version import LoadedVersion, State
+from service.lifecycle.warm_up import WARM_UP_FILE, score_recorded
 from service.metrics import Metrics
 from service.scoring.batcher import Batcher
 from service.scoring.item_cache import UNCACHED
@@ -120,6 +122,7 @@ class Gate:
             model, stages, self.executor, self.row_budget, self.queue_rows, self.metrics
         )
         self._warm_up(stages, golden, batcher)
+        score_recorded(models / model / WARM_UP_FILE, stages, encoder, self.row_budget)
         return LoadedVersion(manifest, encoder, stages, batcher, formulas, memory_bytes)
 
     def _warm_up(self, stages: Model, golden: Golden, batcher: Batcher) -> None:

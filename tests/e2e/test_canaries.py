@@ -77,8 +77,8 @@ def _new_golden_scores(source: Path) -> None:
     from service.values import Candidates, UserSide
 
     bundle = load_bundle(source)
-    encoder, golden = bundle.encoder(), bundle.golden()
-    model = open_model(bundle, encoder, 1, 0, Metrics())
+    golden = bundle.golden()
+    model = open_model(bundle, bundle.encoder(), 1, 0, Metrics())
     items = Candidates(golden.items, np.full(len(golden.items), UNCACHED, np.uint64))
     users = UserSide(golden.users, golden.contexts)
     with np.load(source / "golden.npz") as archive:

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
@@ -14,7 +22,7 @@ from multirank.main import app
 from service.decision_log.reading import Recorded, files_of, read
 from tests.conftest import Serve
 from tests.published import Expected, ModelsDirectory
-from tests.servers import Service, eventually
+from tests.servers import WAIT_S, Service, environment, eventually
 
 CONTEXT = {"hour": 20}
 
@@ -88,6 +96,34 @@ def test_a_log_replays_to_the_same_scores(
     assert worst["kendall_tau"] <= second["kendall_tau"] <= other["kendall_tau"]
 
 
+def test_recorded_requests_warm_up_and_load(
+    models_dir: ModelsDirectory, serve: Serve, log: Path
+) -> None:
+    service = serve(models_dir.path, decision_log_dir=log, decision_log_rate=1)
+    ask_all(service, models_dir.expected(1))
+    service.stop()
+
+    (file,) = files_of(log)
+    shutil.copy(file, models_dir.model / "warm_up.parquet")
+    warm = serve(models_dir.path)
+    warm.expect_in_log("warmed up with 12 recorded requests")
+    assert warm.metric("multirank_item_cache_bytes", model="synthetic") > 0
+    assert warm.metric("multirank_item_cache_rows_total", model="synthetic", outcome="hit") > 0
+
+    command = [sys.executable, "-m", "loadtest.run", "--models", str(models_dir.path)]
+    done = subprocess.run(
+        [*command, "--recorded", str(log), "--seconds", "1", "--users", "2"],
+        env=environment(timeout_ms=30_000),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["requests"] > 0
+    assert (result["failures"], result["degraded"], result["candidates"]) == (0, 0, 30)
+
+
 def test_a_kill_loses_no_more_than_the_tail(
     models_dir: ModelsDirectory, serve: Serve, log: Path
 ) -> None:
@@ -116,18 +152,27 @@ def test_a_kill_loses_no_more_than_the_tail(
     assert successor.metric("multirank_decision_log_files_total", event="recovered") == 1
 
 
-def test_the_sample_is_of_request_ids(
-    models_dir: ModelsDirectory, serve: Serve, log: Path, tmp_path: Path
+def test_each_worker_has_files_of_its_own(
+    models_dir: ModelsDirectory, serve: Serve, log: Path
 ) -> None:
-    """Two processes that see the same requests log the same of them."""
-    sampled = []
-    for directory in (log, tmp_path / "other"):
-        service = serve(models_dir.path, decision_log_dir=directory, decision_log_rate=0.5)
-        ask_all(service, models_dir.expected(1))
-        service.stop()
-        sampled.append({recorded.request_id for recorded in everything(directory)})
-    assert sampled[0] == sampled[1]
-    assert 0 < len(sampled[0]) < 12
+    service = serve(models_dir.path, workers=2, decision_log_dir=log, decision_log_rate=1)
+    body = {"user": {"id": "u1"}, "context": CONTEXT, "candidates": {"ids": ["i1", "i2"]}}
+    with ExitStack() as connections:
+        for _ in range(4):  # they are spread evenly, and stay where they are
+            client = connections.enter_context(httpx.Client(base_url=service.url, timeout=WAIT_S))
+            for _ in range(3):
+                assert client.post("/rank", json=body).status_code == 200
+    eventually(lambda: log.is_dir() and len(everything(log)) == 12)
+    files = {re.findall(r"-w(\d)-(\d+)", path.name)[0]: path for path in files_of(log)}
+    assert {worker for worker, _ in files} == {"0", "1"}
+
+    (killed,) = (key for key in files if key[0] == "0")
+    os.kill(int(killed[1]), signal.SIGKILL)
+    service.expect_in_log("worker 0 was ended by SIGKILL")
+    eventually(lambda: not files[killed].exists())
+    service.stop()
+    assert {path.suffix for path in files_of(log)} == {".parquet"}
+    assert len({each.request_id for each in everything(log)}) == 12
 
 
 def test_what_cannot_be_replayed_is_said(models_dir: ModelsDirectory, tmp_path: Path) -> None:

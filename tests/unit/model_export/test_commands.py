@@ -52,6 +52,7 @@ def test_run_prints_data_metrics_parity_and_path(
         "epoch 2, validation: click AUC 0.",
         "trained tiny (mmoe): 2 epochs",
         "parity: onnxruntime and torch differ by at most",
+        "stages: 200 candidates take",
         "published: models/tiny/1",
         "formula:   models/tiny/fusions/default.yaml",
     ):

@@ -12,15 +12,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_export.models import snr
 from model_export.models.aitm import AITM, Transfer
 from model_export.models.attention_gate import AttentionLogits
 from model_export.models.cross_stitch import CrossStitch
 from model_export.models.esmm import product_logit
-from model_export.models.layers import GatedExperts, StackedLinear
+from model_export.models.layers import GatedExperts
 from model_export.models.mmoe import MMoE
-from model_export.models.position_bias import PositionBias, PositionBiasOptions
-from model_export.models.snr import SNR, FixedRouting, HardConcrete, Routing
 from tests.unit.model_export import networks
 
 Array = npt.NDArray[Any]
@@ -30,11 +27,6 @@ RNG = np.random.default_rng(5)
 def _numpy(module: torch.nn.Module, name: str) -> Array:
     found: Array = module.get_parameter(name).detach().numpy()
     return found
-
-
-def _sigmoid(x: Array) -> Array:
-    result: Array = 1 / (1 + np.exp(-x))
-    return result
 
 
 def _softmax(x: Array) -> Array:
@@ -223,100 +215,6 @@ def test_aitm_s_calibrator_counts_what_a_later_step_is_likelier() -> None:
     assert not model.extra_losses()
 
 
-def test_hard_concrete_equations_10_to_13() -> None:
-    gates = HardConcrete(2, 3)
-    with torch.no_grad():
-        gates.log_alpha.copy_(torch.tensor([[-4.0, -1.0, 0.0], [0.5, 2.0, 6.0]]))
-    log_alpha = _numpy(gates, "log_alpha").astype(np.float64)
-    with torch.no_grad():
-        fixed, opened = gates.eval()().numpy(), gates.open().numpy()
-        torch.manual_seed(0)
-        u = torch.rand(2, 3).numpy().astype(np.float64)
-        torch.manual_seed(0)
-        sample = gates.train()().numpy()
-    np.testing.assert_allclose(fixed, np.clip(_sigmoid(log_alpha) * 1.2 - 0.1, 0, 1), rtol=1e-6)
-    assert fixed[0, 0] == 0
-    assert fixed[1, 2] == 1
-    s = _sigmoid((np.log(u) - np.log(1 - u) + log_alpha) / (2 / 3))
-    np.testing.assert_allclose(sample, np.clip(s * 1.2 - 0.1, 0, 1), rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(opened, _sigmoid(log_alpha - 2 / 3 * math.log(0.1 / 1.1)), rtol=1e-5)
-
-
-def test_a_connection_is_open_as_often_as_its_probability_says() -> None:
-    gates = HardConcrete(1, 4).train()
-    with torch.no_grad():
-        gates.log_alpha.copy_(torch.tensor([[-3.0, -1.0, 0.0, 2.0]]))
-        torch.manual_seed(1)
-        often = torch.stack([gates() > 0 for _ in range(4000)]).float().mean(dim=0)
-        torch.testing.assert_close(often, gates.open(), atol=0.03, rtol=0)
-
-
-@pytest.mark.parametrize("transform", [True, False])
-def test_a_fixed_routing_gives_what_the_learned_one_gives(transform: bool) -> None:
-    routing = Routing(targets=3, sources=4, width=5, transform=transform).eval()
-    with torch.no_grad():
-        log_alpha = torch.tensor([[9.0, -9, 0.3, -0.2], [-9, -9, 0.1, -9], [-9, -9, -9, -9]])
-        routing.gates.log_alpha.copy_(log_alpha)
-        fixed = FixedRouting(routing)
-        outputs = [_tensor(6, 5) for _ in range(4)]
-        assert fixed.sources == [[0, 2, 3], [2], []]
-        for found, expected in zip(fixed(outputs), routing(outputs), strict=True):
-            torch.testing.assert_close(found, expected)
-        assert not fixed(outputs)[2].any()
-
-
-def test_snr_routes_with_and_without_transformation() -> None:
-    outputs = [_tensor(2, 5) for _ in range(3)]
-    trans, aver = (Routing(2, 3, 5, transform).eval() for transform in (True, False))
-    z = _numpy(trans.gates, "log_alpha")
-    z = np.clip(_sigmoid(z) * 1.2 - 0.1, 0, 1)
-    weight = _numpy(trans, "weight")
-    us = np.stack([output.numpy() for output in outputs])
-    with torch.no_grad():
-        aver.gates.log_alpha.copy_(trans.gates.log_alpha)
-        found = torch.stack(trans(outputs)).numpy()
-        np.testing.assert_allclose(found, np.einsum("ij,iojh,jnh->ino", z, weight, us), rtol=1e-4)
-        found = torch.stack(aver(outputs)).numpy()
-        np.testing.assert_allclose(found, np.einsum("ij,jnh->inh", z, us), rtol=1e-4)
-
-
-def test_snr_s_l0_term_is_the_expected_number_of_open_connections() -> None:
-    model = networks.build("snr_trans", l0_weight=0.01)
-    assert isinstance(model, SNR)
-    expected = sum(
-        _sigmoid(parameter.detach().numpy() - snr.BETA * math.log(-snr.GAMMA / snr.ZETA)).sum()
-        for name, parameter in model.named_parameters()
-        if name.endswith("log_alpha")
-    )
-    assert model.extra_losses()["l0"].item() == pytest.approx(0.01 * expected, rel=1e-5)
-
-
-def test_the_position_is_dropped_in_training_and_missing_in_serving() -> None:
-    bias = PositionBias(2, PositionBiasOptions(positions=3, dropout=0.25))
-    weight = torch.tensor([[0.5, -0.5], [1, 10], [2, 20], [3, 30]])
-    with torch.no_grad():
-        bias.weight.copy_(weight)
-        places = torch.tensor([0, 1, 2, 7])
-        assert torch.equal(bias.eval()(places), weight[[1, 2, 3, 3]])
-        assert torch.equal(bias(None), weight[0])
-        torch.manual_seed(0)
-        dropped = bias.train()(torch.zeros(10_000, dtype=torch.int64))[:, 0] == 0.5
-        assert dropped.float().mean().item() == pytest.approx(0.25, abs=0.02)
-
-
-def test_the_bias_is_added_to_the_logits_of_its_position() -> None:
-    model = networks.build("mmoe_position")
-    user, item = networks.encoded(2, 6)
-    positions = np.array([0, 1, 2, 3, 9, 0])
-    with torch.no_grad():
-        rows = np.arange(6) % 2
-        shown = networks.logits(model, user, item, rows, positions)
-        unknown = networks.logits(model, user, item, rows)
-        weight = model.get_parameter("position_bias.weight")
-        expected = weight[[1, 2, 3, 4, 4, 1]] - weight[0]
-    torch.testing.assert_close(shown - unknown, expected)
-
-
 @pytest.mark.parametrize("stop_gradient", [False, True])
 def test_a_later_task_trains_an_earlier_tower_unless_stopped(stop_gradient: bool) -> None:
     user, item = networks.encoded(4, 16)
@@ -341,9 +239,3 @@ def test_single_task_networks_share_nothing() -> None:
         if parameter.grad is not None and parameter.grad.any()
     }
     assert reached == {"1"}
-
-
-def test_stacked_layers_start_as_a_linear_layer_does() -> None:
-    weight = _numpy(StackedLinear(4, 16, 50), "weight")
-    assert np.abs(weight).max() <= 0.25
-    assert weight.std() == pytest.approx(0.25 / math.sqrt(3), rel=0.05)

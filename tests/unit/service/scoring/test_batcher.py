@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any
@@ -94,13 +95,13 @@ def test_a_large_request_is_split_and_its_user_computed_once() -> None:
         items = list(range(1, 26))
         answer = await bench.score(7, items)
         assert answer.scores.tolist() == expected(7, items)
-        assert [len(run) for run in bench.stages.runs] == [10, 10, 5]
+        assert [len(run) for run in bench.stages.runs] == [4, 4, 4, 4, 4, 4, 1]
         assert bench.stages.user_runs == [[7]]
 
-    on_bench(test, row_budget=10)
+    on_bench(test, row_budget=16)
 
 
-def test_a_large_request_leaves_half_of_a_run_to_small_ones() -> None:
+def test_a_large_request_has_a_quarter_of_a_run_and_small_ones_the_rest() -> None:
     async def test(bench: Bench) -> None:
         running = await bench.occupy()
         large = bench.submit(1, range(1, 13), within_s=60)
@@ -116,14 +117,10 @@ def test_a_large_request_leaves_half_of_a_run_to_small_ones() -> None:
         ):
             assert (await task).scores.tolist() == expected(request, items)
         await running
-        assert [sorted({request for request, _ in run}) for run in bench.stages.runs[1:]] == [
-            [1, 2],
-            [1, 3],
-            [1],
-            [1],
-        ]
+        runs = [Counter(request for request, _ in run) for run in bench.stages.runs[1:]]
+        assert runs == [{1: 2, 2: 2, 3: 2}, *[{1: 2}] * 5]
 
-    on_bench(test, row_budget=5)
+    on_bench(test, row_budget=8)
 
 
 def test_equal_deadlines_are_served_in_the_order_they_came() -> None:
@@ -178,11 +175,11 @@ def test_a_request_that_failed_in_part_runs_no_further() -> None:
         assert bench.stages.attempts == 1
         assert bench.value("queued_rows") == 0
         with pytest.raises(InferenceFailed):  # and when a later part fails
-            await bench.score(2, [*range(10, 25), 1, *range(30, 45)])
-        assert [len(run) for run in bench.stages.runs] == [10]
+            await bench.score(2, [*range(10, 15), 1, *range(30, 45)])
+        assert [len(run) for run in bench.stages.runs] == [5]
         assert bench.stages.attempts == 3
 
-    on_bench(test, row_budget=10, poison=[1])
+    on_bench(test, row_budget=20, poison=[1])
 
 
 def fewer(rows: Array) -> Array:
@@ -309,7 +306,7 @@ def test_a_split_request_whose_client_leaves_halfway_runs_no_further() -> None:
         bench.stages.release()
         answer = await bench.score(2, [1])
         assert answer.scores.tolist() == expected(2, [1])
-        assert [len(run) for run in bench.stages.runs] == [10, 1]
+        assert [len(run) for run in bench.stages.runs] == [2, 1]
 
     on_bench(test, row_budget=10)
 

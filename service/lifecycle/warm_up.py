@@ -1,0 +1,49 @@
+"""Warm-up with real requests: `models/<model>/warm_up.parquet`, a file of the decision log.
+
+Before a version goes live it scores them, so that the item tensors of what was asked for lately
+are there.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from bundle.encoding import Encoder
+from service.decision_log.reading import LogUnreadable, read
+from service.scoring.stages import Model
+from service.values import Candidates, UserSide
+
+log = logging.getLogger(__name__)
+
+WARM_UP_FILE = "warm_up.parquet"
+
+
+def score_recorded(file: Path, stages: Model, encoder: Encoder, row_budget: int) -> int:
+    """Score every request of a file once; returns how many.
+
+    A file that is absent or cannot be read keeps no version out: what it warms up is slower at
+    first, not wrong.
+
+    Args:
+        row_budget: most candidate rows in one run.
+    """
+    if not file.exists():
+        return 0
+    scored = 0
+    try:
+        for recorded in read(file):
+            rows, _ = recorded.rows_for(encoder.layouts)
+            users = UserSide(rows["user"], rows["context"])
+            items = Candidates(rows["item"], encoder.layouts["item"].content_hash(rows["item"]))
+            for start in range(0, len(items), row_budget):
+                some = items.take(slice(start, start + row_budget))
+                stages.score(users, [some], np.zeros(len(some), np.int64))
+            scored += 1
+    except LogUnreadable as error:
+        log.warning("no warm-up with recorded requests: %s", error)
+    else:
+        log.info("%s: warmed up with %d recorded requests", file, scored)
+    return scored
