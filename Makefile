@@ -7,7 +7,7 @@ PORT   ?= 8000
 USER_ID ?= 196
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve loadtest bench bench-peers bench-features chaos freshness reproduce matrix
+.PHONY: help install demo serve loadtest bench bench-peers bench-features chaos freshness soak-swap reproduce matrix
 .PHONY: fusion-proof tune test lint types layers format clean
 
 help: ## list the targets
@@ -48,6 +48,9 @@ bench-features: install ## the feature stage at 200 candidates, beside a bare MG
 
 bench-peers: install ## feed200 beside FastAPI, BentoML, LitServe, mosec, Ray Serve and Triton; table into the README
 	$(BIN)/python -m loadtest.peers
+
+soak-swap: install ## 100 swaps of two versions under load, 2 workers: failed, mixed, p99, memory; one JSON line
+	$(BIN)/python -m loadtest.soak_swap
 
 fusion-proof: install ## 100,000 formulas against an interpreter, 100,000 strings, cost beside numpy; an hour
 	$(BIN)/python -m tests.properties.fusion_cost
