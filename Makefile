@@ -59,8 +59,8 @@ fusion-proof: install ## 100,000 formulas against an interpreter, 100,000 string
 runs/movielens/bundle/manifest.json: | install
 	$(BIN)/multirank run examples/movielens.yaml --models $(MODELS)
 
-tune: runs/movielens/bundle/manifest.json ## the weights of examples/tune.yaml, searched on MovieLens: docs/fusion-tuning.png
-	$(BIN)/multirank fusion tune examples/tune.yaml --run runs/movielens --maximise "ndcg@10(like)" \
+tune: runs/movielens/bundle/manifest.json ## the weights of examples/fusions/tune.yaml, searched on MovieLens: docs/fusion-tuning.png
+	$(BIN)/multirank fusion tune examples/fusions/tune.yaml --run runs/movielens --maximise "ndcg@10(like)" \
 	  --keep "auc(watch)>=99%" --picture docs/fusion-tuning.png
 
 reproduce: install ## the papers' experiments: Census-Income, correlated tasks, Hillstrom; an hour, tables in docs/reproduce
