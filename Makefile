@@ -7,7 +7,7 @@ PORT   ?= 8000
 USER_ID ?= 196
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve loadtest bench bench-peers bench-features chaos freshness reproduce matrix
+.PHONY: help install demo serve loadtest bench bench-peers bench-features chaos freshness soak-swap reproduce matrix
 .PHONY: fusion-proof tune test lint types layers format clean
 
 help: ## list the targets
@@ -49,6 +49,9 @@ bench-features: install ## the feature stage at 200 candidates, beside a bare MG
 bench-peers: install ## feed200 beside FastAPI, BentoML, LitServe, mosec, Ray Serve and Triton; table into the README
 	$(BIN)/python -m loadtest.peers
 
+soak-swap: install ## 100 swaps of two versions under load, 2 workers: failed, mixed, p99, memory; one JSON line
+	$(BIN)/python -m loadtest.soak_swap
+
 fusion-proof: install ## 100,000 formulas against an interpreter, 100,000 strings, cost beside numpy; 20 minutes
 	$(BIN)/python -m tests.properties.fusion_cost
 	MULTIRANK_EXAMPLES=100000 $(BIN)/python -m pytest tests/properties/test_fusion_reference.py tests/properties/test_fusion_fuzz.py
@@ -56,8 +59,8 @@ fusion-proof: install ## 100,000 formulas against an interpreter, 100,000 string
 runs/movielens/bundle/manifest.json: | install
 	$(BIN)/multirank run examples/movielens.yaml --models $(MODELS)
 
-tune: runs/movielens/bundle/manifest.json ## the weights of examples/tune.yaml, searched on MovieLens: docs/fusion-tuning.png
-	$(BIN)/multirank fusion tune examples/tune.yaml --run runs/movielens --maximise "ndcg@10(like)" \
+tune: runs/movielens/bundle/manifest.json ## the weights of examples/fusions/tune.yaml, searched on MovieLens: docs/fusion-tuning.png
+	$(BIN)/multirank fusion tune examples/fusions/tune.yaml --run runs/movielens --maximise "ndcg@10(like)" \
 	  --keep "auc(watch)>=99%" --picture docs/fusion-tuning.png
 
 reproduce: install ## the papers' experiments: Census-Income, correlated tasks, Hillstrom; an hour, tables in docs/reproduce

@@ -15,6 +15,7 @@ LOST = 0
 
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = b"content-length:"
+_CLOSE = b"\r\nconnection: close"
 
 
 class Connection(asyncio.Protocol):
@@ -25,6 +26,7 @@ class Connection(asyncio.Protocol):
         self._answered: Answered | None = None
         self._received = bytearray()
         self._wanted = 0
+        self._is_last = False
 
     @property
     def alive(self) -> bool:
@@ -56,12 +58,16 @@ class Connection(asyncio.Protocol):
             end = received.find(_HEAD_END)
             if end < 0:
                 return
-            self._wanted = end + len(_HEAD_END) + _content_length(bytes(received[:end]))
+            head = bytes(received[:end]).lower()
+            self._wanted = end + len(_HEAD_END) + _content_length(head)
+            self._is_last = _CLOSE in head
         if len(received) < self._wanted:
             return
         whole = bytes(received)
         received.clear()
         self._wanted = 0
+        if self._is_last:  # not to be asked again
+            self.close()
         self._hand_on(int(whole[9:12]), whole[whole.find(_HEAD_END) + len(_HEAD_END) :])
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -76,7 +82,7 @@ class Connection(asyncio.Protocol):
 
 
 def _content_length(head: bytes) -> int:
-    lines = head.lower().split(b"\r\n")
+    lines = head.split(b"\r\n")
     return next(int(line[len(_LENGTH) :]) for line in lines if line.startswith(_LENGTH))
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from loadtest.http_client import LOST, Connection, connect, run
 from loadtest.measurements import percentiles
-from loadtest.prepared import Prepared, outcome
+from loadtest.prepared import Check, Prepared, outcome_of
 from loadtest.server import pause
 
 _FIRST_CONNECTIONS, _MOST_CONNECTIONS = 32, 900
@@ -72,18 +72,22 @@ def evenly(requests: Sequence[Prepared], per_s: float, seconds: float) -> list[A
 
 
 def open_loop(
-    url: str, arrivals: Sequence[Arrival], watch: Callable[[float], None] | None = None
+    url: str,
+    arrivals: Sequence[Arrival],
+    watch: Callable[[float], None] | None = None,
+    check: Check = outcome_of,
 ) -> list[Answer]:
     """Send every arrival when it is due.
 
     Args:
         arrivals: in the order of time.
         watch: called about four times a second with the seconds since the start.
+        check: how an answer is to be counted.
 
     Returns:
         One answer an arrival, in the order they came.
     """
-    return run(_OpenLoop(url, arrivals).run(watch))
+    return run(_OpenLoop(url, arrivals, check).run(watch))
 
 
 def latency_ms(answers: Sequence[Answer]) -> dict[str, float | None]:
@@ -97,8 +101,9 @@ def outcomes(answers: Sequence[Answer]) -> dict[str, int]:
 
 
 class _OpenLoop:
-    def __init__(self, url: str, arrivals: Sequence[Arrival]) -> None:
+    def __init__(self, url: str, arrivals: Sequence[Arrival], check: Check) -> None:
         self._url = url
+        self._check = check
         self._arrivals = arrivals
         self._next = 0
         self._idle: list[Connection] = []
@@ -171,7 +176,7 @@ class _OpenLoop:
                 if self._waiting:
                     self._send_waiting()
             rows = len(arrival.request.candidates)
-            came = "lost" if status == LOST else outcome(status, body, arrival.request.candidates)
+            came = "lost" if status == LOST else self._check(status, body, arrival.request)
             self._answers.append(Answer(arrival.due_s, late_ms, rows, came, sent_late_ms))
 
         connection.ask(arrival.request.message, answered)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,3 +80,12 @@ def outcome(status: int, body: bytes, candidates: npt.NDArray[np.int64]) -> str:
     if not np.array_equal(np.sort(answer["ids"]), np.sort(candidates)):
         return "wrong"
     return "ok" if answer["degraded"] is None else "degraded"
+
+
+Check = Callable[[int, bytes, Prepared], str]
+"""Status, body and request -> how the answer is to be counted; "ok" is right."""
+
+
+def outcome_of(status: int, body: bytes, request: Prepared) -> str:
+    """`outcome`, as a `Check`."""
+    return outcome(status, body, request.candidates)

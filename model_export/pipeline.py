@@ -54,6 +54,7 @@ def run(config: Config | Path, runs: Path, models: Path, console: Console = _SIL
     """
     if isinstance(config, Path):
         config = config_file.load(config)
+    processes.refuse_several("run")
     directory = train(config, runs / config.name, console)
     export(directory, console)
     return publish(directory, models, console)
@@ -196,6 +197,7 @@ def export(directory: Path, console: Console = _SILENT) -> Path:
         RunUnusable: there is no finished training.
         ParityFailed: the exported graphs do not give torch's scores.
     """
+    processes.refuse_several("export")
     target = directory / "bundle"
     contents = contents_of(run_directory.read(directory))
     manifest = write_bundle(contents, target)

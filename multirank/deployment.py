@@ -113,14 +113,26 @@ def deploy(
 
 def promote(
     model: ModelArgument,
+    require: Annotated[
+        list[str] | None, typer.Option(help="Only if it kept to this: min_kendall_tau=0.5, ...")
+    ] = None,
+    url: Annotated[str, typer.Option(help="The service that has compared it")] = (
+        "http://localhost:8000"
+    ),
     models: Models = _MODELS,
     reason: Reason = "",
     generation: Generation = None,
 ) -> None:
-    """Make the canary stable."""
+    """Make the canary stable; with --require, only if the service has seen it to be good."""
     from service.lifecycle import deployment
+    from service.lifecycle.comparison import lacking
+    from service.lifecycle.deployment import Guard
 
     with _reported():
+        if require:
+            guard = _fields(Guard, "--require", require)
+            if wrong := lacking(guard, _compared(url, model)):
+                raise deployment.DeploymentInvalid(f"{model}: not promoted: {'; '.join(wrong)}")
         _change(
             models,
             model,
@@ -171,6 +183,21 @@ def _change(
     else:
         typer.echo(f"{model}: was generation {in_words(before)}")
         typer.echo(f"{model}: now generation {in_words(after)}")
+
+
+def _compared(url: str, model: str) -> Any:
+    """The comparison of a model's canary, as a service has it."""
+    import urllib.request
+
+    import orjson
+
+    where = f"{url.rstrip('/')}/models/{model}/compare"
+    try:
+        with urllib.request.urlopen(where, timeout=10) as answer:
+            return orjson.loads(answer.read())["canary"]
+    except (OSError, ValueError) as error:
+        typer.echo(f"error: {where}: {error}", err=True)
+        raise typer.Exit(1) from error
 
 
 def _fields(kind: type[M], option: str, given: Sequence[str] | None) -> M:

@@ -21,13 +21,17 @@ REPORT = struct.Struct("<II")
 CONNECTION = b"c"
 """The message that carries a connection to a worker."""
 
-_BACKLOG = 2048
+BACKLOG = 2048
 _MOST_UNTAKEN = 32
 _TRY_AGAIN_S = 1.0
 
 
-def listening_socket(host: str, port: int) -> socket.socket:
+def listening_socket(host: str, port: int, shared: bool = False) -> socket.socket:
     """A socket that listens on the address; connections wait in it until they are accepted.
+
+    Args:
+        shared: whether another instance may have the address as well. Then it is bound only, and
+            connections go to the other one until `listen` is called.
 
     Raises:
         OSError: the address is taken, or not one of this machine.
@@ -35,8 +39,11 @@ def listening_socket(host: str, port: int) -> socket.socket:
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind((host, port))
-        listener.listen(_BACKLOG)
+        if not shared:
+            listener.listen(BACKLOG)
     except BaseException:
         listener.close()
         raise
@@ -110,6 +117,7 @@ class Port:
 
     def open(self) -> None:
         """Begin to accept."""
+        self._listener.listen(BACKLOG)
         self._is_open = True
         self._resume()
 

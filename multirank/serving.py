@@ -6,6 +6,7 @@ import logging
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,11 +78,20 @@ def _serve_together(settings: Settings, options: Mapping[str, object], count: in
 def _serve_alone(settings: Settings) -> None:
     import uvicorn
 
+    from multirank.port import listening_socket
+    from multirank.server import ListeningServer
     from service.app import create_app
 
     start_logging(settings)
     stop_with_0()
-    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, **UVICORN)
+    host, port = settings.host, settings.port
+    try:
+        listener = listening_socket(host, port, settings.reuse_port)
+    except OSError as error:
+        typer.echo(f"cannot listen on {host} port {port}: {error.strerror}", err=True)
+        raise typer.Exit(1) from error
+    with suppress(KeyboardInterrupt):  # SIGINT, raised again after draining
+        ListeningServer(uvicorn.Config(create_app(settings), **UVICORN), listener).run(sockets=[])
 
 
 def start_logging(settings: Settings, who: str = "") -> None:

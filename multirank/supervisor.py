@@ -52,7 +52,7 @@ def supervise(
     """
     host, port = settings.host, settings.port
     try:
-        listener = listening_socket(host, port)
+        listener = listening_socket(host, port, settings.reuse_port)
     except OSError as error:
         raise CannotStart(f"cannot listen on {host} port {port}: {error.strerror}") from error
     url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"

@@ -20,6 +20,7 @@ import uvicorn
 from prometheus_client.values import close_all_multiprocess_files
 
 from multirank.port import CONNECTION, REPORT
+from multirank.server import Server
 from multirank.serving import UVICORN, start_logging, stop_with_0
 from service.app import create_app
 from service.settings import load_settings
@@ -28,7 +29,7 @@ from service.worker import Worker
 log = logging.getLogger(__name__)
 
 
-class _Server(uvicorn.Server):
+class _Server(Server):
     """uvicorn, with connections that another process has accepted."""
 
     def __init__(self, config: uvicorn.Config, channel: socket.socket) -> None:
@@ -37,7 +38,6 @@ class _Server(uvicorn.Server):
         self._channel.setblocking(False)
         self._taken = 0
         self._reported = (-1, -1)
-        self._beginning: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -52,7 +52,6 @@ class _Server(uvicorn.Server):
         while self._take():  # accepted before the end was asked for
             pass
         asyncio.get_running_loop().remove_reader(self._channel)
-        await asyncio.gather(*self._beginning)
         await super().shutdown(sockets)
 
     def _take(self) -> bool:
@@ -68,29 +67,12 @@ class _Server(uvicorn.Server):
             self.should_exit = True
             return False
         self._taken += 1
-        begin = asyncio.ensure_future(self._begin(socket.socket(fileno=descriptors[0])))
-        self._beginning.add(begin)
-        begin.add_done_callback(self._beginning.discard)
+        self.begin(socket.socket(fileno=descriptors[0]))
         self._report()  # before anything is read from it: from now on it cannot go to another
         return True
 
-    async def _begin(self, connection: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        connection.setblocking(False)
-        try:
-            await loop.connect_accepted_socket(self._protocol, connection)
-        except OSError as error:
-            log.info("a connection was gone before it was served: %s", error)
-            connection.close()
-
-    def _protocol(self) -> asyncio.Protocol:
-        protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
-            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-        )
-        return protocol
-
     def _report(self) -> None:
-        state = (self._taken, len(self.server_state.connections) + len(self._beginning))
+        state = (self._taken, self.open_connections)
         if state != self._reported:
             self._reported = state
             with suppress(ConnectionError):  # the supervisor is gone: `_take` sees it

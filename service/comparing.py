@@ -163,6 +163,5 @@ def _reads(version: LoadedVersion) -> list[object]:
 def _timed(version: LoadedVersion, inputs: Inputs) -> tuple[Scores, float]:
     """Task scores from raw rows, nothing of them cached; seconds of this thread's processor."""
     started = time.thread_time()
-    users, items = inputs.sides()
-    scores = version.stages.score_afresh(users, items)
+    scores = version.stages.score_afresh(*inputs.sides())
     return scores, time.thread_time() - started

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from bundle.manifest import Manifest
 from service.comparing import Answered, Comparer
 from service.decision_log.log import DecisionLog
-from service.errors import InvalidRequest
+from service.errors import InvalidRequest, TooManyCandidates
 from service.features.source import FeatureSource
 from service.fusion.compile import CompiledFusion, compile_fusion, ranking
 from service.fusion.errors import FusionError
@@ -21,6 +21,7 @@ from service.fusion.explain import contributions, ranks_without
 from service.fusion.formula import adhoc_fusion
 from service.fusion.rules import DEFAULT
 from service.inputs import Inputs
+from service.lifecycle.deployment import Limits
 from service.lifecycle.registry import Registry
 from service.lifecycle.version import LoadedVersion
 from service.metrics import Metrics
@@ -66,6 +67,8 @@ class Pipeline:
     async def score(self, query: Query) -> Scored:
         """Score all candidates on all tasks, in the order of the query."""
         with self._registry.lease(query.model, query.version, query.user_key) as version:
+            if version.limits is not None:
+                _keep_to(version.limits, query)
             inputs = _inputs(query, version)
             scored = await self._score(query, version, inputs)
             if version.rivals:
@@ -79,6 +82,8 @@ class Pipeline:
     async def rank(self, query: Query) -> Ranked:
         """Score, fuse and sort. The answer comes from one version and one formula."""
         with self._registry.lease(query.model, query.version, query.user_key) as version:
+            if version.limits is not None:
+                _keep_to(version.limits, query)
             fusion, weights, rule = self._choose_fusion(query, version)
             inputs = _inputs(query, version)
             scored = await self._score(query, version, inputs)
@@ -215,6 +220,15 @@ class Pipeline:
             context_sources={k: v[0] for k, v in inputs.sources("context", store).items()},
             item_sources=inputs.sources("item", store),
         )
+
+
+def _keep_to(limits: Limits, query: Query) -> None:
+    """Hold a query to the limits of its model, which may be narrower than the service's."""
+    count, most = len(query.item_ids), limits.max_candidates
+    if most is not None and count > most:
+        raise TooManyCandidates(f"candidates: {count} candidates, this model allows {most}")
+    if limits.timeout_ms is not None:
+        query.deadline = min(query.deadline, query.arrived + limits.timeout_ms / 1000)
 
 
 def _inputs(query: Query, version: LoadedVersion) -> Inputs:

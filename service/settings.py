@@ -43,6 +43,10 @@ class Settings(BaseSettings):
     models_dir: Path = Field(Path("models"), description="Directory of published models")
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="Port; 0 picks one")
+    reuse_port: bool = Field(
+        False,
+        description="Whether another instance may listen on the port too, to take over from this",
+    )
     workers: Annotated[int, Field(ge=0)] = Field(
         1, description="Processes that share the port; 0: one for each usable core"
     )

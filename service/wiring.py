@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from bundle.encoding import Encoder
+from bundle.manifest import SingleStage
 from bundle.schema import Entity
 from bundle.store import Bundle
 from service.comparing import Comparer
@@ -23,9 +24,11 @@ from service.lifecycle.board import Board
 from service.lifecycle.follower import Follower
 from service.lifecycle.gate import Gate
 from service.lifecycle.registry import Registry
+from service.lifecycle.version import LoadedVersion
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.settings import Settings
+from service.values import Candidates
 from service.worker import Worker
 
 _ANNOUNCE_EVERY_S = 0.2
@@ -57,7 +60,7 @@ class Service:
     @asynccontextmanager
     async def beside_others(self) -> AsyncIterator[None]:
         """Keep the other workers informed for the length of the block."""
-        if self.worker.replaces:
+        if self.worker.replaces or self.settings.reuse_port:
             await self.follower.looked.wait()  # the port opens afterwards
         announcing = asyncio.create_task(self._announce())
         try:
@@ -102,6 +105,11 @@ def build(settings: Settings, worker: Worker) -> Service:
         load_rows(bundle, encoder)
         features.prepare(bundle.manifest.feature_set, encoder.layouts)
 
+    def hot_items(version: LoadedVersion) -> Iterator[Candidates]:
+        manifest, layouts = version.manifest, version.encoder.layouts
+        if not isinstance(manifest.stages, SingleStage):  # which keeps no item tensors
+            yield from features.hot_items(manifest.feature_set, layouts, settings.row_budget)
+
     gate = Gate(
         load_features=load_features,
         executor=executor,
@@ -121,6 +129,7 @@ def build(settings: Settings, worker: Worker) -> Service:
         settings.memory_budget_bytes,
         metrics,
         board,
+        hot_items,
     )
     comparer = Comparer(features, metrics)
     decisions = _decision_log(settings, worker, metrics)

@@ -162,7 +162,8 @@ class Service:
     Args:
         models: the model directory to serve.
         directory: an empty directory, for the log.
-        settings: field names of `service.settings.Settings` and their values.
+        settings: field names of `service.settings.Settings` and their values; and `at_port`, a
+            port to listen on instead of a free one.
 
     Attributes:
         url: where it listens.
@@ -171,11 +172,13 @@ class Service:
 
     def __init__(self, models: Path, directory: Path, settings: Mapping[str, object]) -> None:
         self._log_file = directory / "serve.log"
+        settings = dict(settings)
+        port = settings.pop("at_port", 0)
         command = [sys.executable, "-m", "multirank", "serve", "--models", str(models)]
         with self._log_file.open("wb") as log:
             self.process = subprocess.Popen(
-                [*command, "--port", "0"],
-                env=environment(**_PATIENT | dict(settings)),
+                [*command, "--port", str(port)],
+                env=environment(**_PATIENT | settings),
                 stdout=log,
                 stderr=log,
                 cwd=directory,

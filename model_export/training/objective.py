@@ -79,10 +79,11 @@ def conflict(step: Step) -> list[list[float]]:
     Below 0 the tasks pull against each other.
     """
     gradients = task_gradients(step)
-    lengths = gradients.shared.norm(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
+    lengths = gradients.shared.norm(dim=1, keepdim=True)
+    directions = gradients.shared / lengths.clamp(min=torch.finfo(torch.float32).tiny)
     cosines = torch.zeros(len(step.losses), len(step.losses))
     at = torch.tensor(gradients.tasks)
-    cosines[at[:, None], at] = (gradients.gramian / torch.outer(lengths, lengths)).cpu()
+    cosines[at[:, None], at] = (directions @ directions.T).cpu()
     rounded: list[list[float]] = [[round(x, 4) for x in row] for row in cosines.tolist()]
     return rounded
 

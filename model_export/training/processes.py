@@ -20,6 +20,8 @@ import numpy.typing as npt
 import torch
 import torch.distributed as dist
 
+from model_export.errors import ConfigInvalid
+
 T = TypeVar("T")
 
 
@@ -54,6 +56,18 @@ class Processes:
         held = [value]
         dist.broadcast_object_list(held, src=0)
         return held[0]
+
+
+def refuse_several(command: str) -> None:
+    """Some commands are for one process.
+
+    Raises:
+        ConfigInvalid: torchrun started several.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigInvalid(
+            f"{command}: for one process; torchrun `multirank train`, then export and publish"
+        )
 
 
 @contextmanager

@@ -16,17 +16,20 @@ from bundle.store import load_version, versions
 from service.admin.access import audit, operator
 from service.errors import Conflict, ServiceError, UnknownModel
 from service.lifecycle import deployment
+from service.lifecycle.comparison import lacking
 from service.lifecycle.deployment import (
     Action,
     Canary,
     Deployment,
     DeploymentInvalid,
+    Guard,
     Limits,
     Shadow,
     Stable,
     Version,
 )
 from service.lifecycle.deployment_file import Change, change, read
+from service.lifecycle.report import comparison_report
 from service.wiring import Service
 
 Model = Annotated[str, Path(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -69,6 +72,12 @@ class LimitsCall(_Call):
     """The model's own limits; what is left out is the service's."""
 
     limits: Limits
+
+
+class PromoteCall(_Call):
+    """What the canary must have kept to on the requests that were compared, if anything."""
+
+    require: Guard | None = None
 
 
 def add_deployments(router: APIRouter, service: Service) -> None:
@@ -150,8 +159,13 @@ def add_deployments(router: APIRouter, service: Service) -> None:
         return await apply(request, model, "shadow", call, to, check=check)
 
     @router.post("/models/{model}/promote", response_model=Deployment)
-    async def promote(model: Model, call: _Call, request: Request) -> Response:
+    async def promote(model: Model, call: PromoteCall, request: Request) -> Response:
         """Make the canary stable."""
+        _check_known(models, model)
+        if call.require is not None:
+            report = comparison_report(service.registry.model(model), service.board.reports())
+            if wrong := lacking(call.require, report["canary"]):
+                raise Conflict(f"{model}: not promoted: {'; '.join(wrong)}")
 
         def to(now: Deployment, published: Sequence[int]) -> deployment.Roles:
             return deployment.promote(now.roles)

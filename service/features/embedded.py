@@ -22,6 +22,8 @@ class EmbeddedStore:
     def __init__(self) -> None:
         self._rows: dict[str, bytes] = {}
         self.generation = 0
+        self.sources: dict[str, object] = {}
+        """Prefix of keys -> what says which table its rows came from last."""
 
     def put(self, rows: Iterable[tuple[str, bytes]]) -> None:
         """Add or replace rows."""
@@ -55,5 +57,17 @@ def load_embedded(
         layout = encoder.layouts[entity]
         path, key = feature_file(bundle, entity, file)
         prefix = key_prefix(bundle.manifest.feature_set, layout)
+        source = bundle.manifest.files[path.name] if file is None else _identity(path)
+        if store.sources.get(prefix) == source:
+            continue  # another version brought the same table
         for rows in read_whole_table(path, key, layout):
             store.put((prefix + entity_id, row) for entity_id, row in rows)
+        store.sources[prefix] = source
+
+
+def _identity(path: Path) -> tuple[str, int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:  # reading it says so in its own words
+        return None
+    return str(path), stat.st_size, stat.st_mtime_ns

@@ -17,6 +17,9 @@ from service.features.tracking import Changed, Tracking
 from service.features.wire import Wire
 
 _CLUSTER_READS_AT_ONCE = 32  # further ones wait; a connection to each node each
+_FAILURES = (redis.RedisError, OSError, RuntimeError)
+"""RuntimeError is uvloop's word for a connection that has ended."""
+
 _TRIES = 2  # an idle connection may have been closed
 
 
@@ -72,7 +75,7 @@ class RedisStore:
             async with self._turns:
                 blobs = await self._client.mget_nonatomic(keys)
                 return cast("list[bytes | None]", blobs)
-        except (redis.RedisError, OSError) as error:
+        except _FAILURES as error:
             raise FeatureStoreUnavailable(f"redis: {error}") from error
 
     async def _mget(self, client: redis.asyncio.Redis, keys: Sequence[str]) -> list[bytes | None]:
@@ -105,7 +108,7 @@ class RedisStore:
         """Raise FeatureStoreUnavailable unless Redis answers."""
         try:
             await cast("Any", self._client).ping()
-        except (redis.RedisError, OSError) as error:
+        except _FAILURES as error:
             raise FeatureStoreUnavailable(f"redis: {error}") from error
 
     async def close(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,7 +24,7 @@ from service.features.keys import key_prefix, split_key
 from service.features.reads import Reads, Wanted
 from service.features.store import FeatureStore
 from service.metrics import Metrics
-from service.values import Keys
+from service.values import Candidates, Keys
 
 OnFailure = Literal["defaults", "error"]
 
@@ -32,6 +32,7 @@ _DEADLINE_SHARE = 0.5
 """Most of what a request has left that features may take: the model must have its turn."""
 
 _CANCEL_AGAIN_S = 0.1
+_MOST_HOT = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,21 @@ class FeatureSource:
         """Make room for a version's rows before its first request; from any thread."""
         for entity in self._cached:
             self._cache(key_prefix(feature_set, layouts[entity]), layouts[entity])
+
+    def hot_items(
+        self, feature_set: str, layouts: dict[Entity, RowLayout], rows: int
+    ) -> Iterator[Candidates]:
+        """The items that are asked for most, as far as rows of this layout are in process.
+
+        Args:
+            rows: most rows of one part.
+        """
+        cache = self._caches.get(key_prefix(feature_set, layouts["item"]))
+        slots = np.zeros(0, np.int64) if cache is None else cache.hot()[:_MOST_HOT]
+        for start in range(0, len(slots), rows):
+            assert cache is not None
+            found = cache.take(slots[start : start + rows])
+            yield Candidates(found.rows, found.content)
 
     def _cache(self, prefix: str, layout: RowLayout) -> RowCache:
         cache = self._caches.get(prefix)

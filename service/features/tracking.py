@@ -56,7 +56,8 @@ class Tracking:
         while True:
             try:
                 await self._listen_everywhere(changed)
-            except (redis.RedisError, OSError, TimeoutError) as error:
+            # RuntimeError is uvloop's word for a connection that ends as it is made
+            except (redis.RedisError, OSError, TimeoutError, RuntimeError) as error:
                 if str(error) != refused:
                     log.warning("redis does not report changes: %s", error)
                     refused = str(error)

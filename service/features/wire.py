@@ -45,7 +45,6 @@ class Wire(asyncio.Protocol):
         self._due: deque[tuple[Answer, int]] = deque()  # and how many values it has
         self._heard = 0
         self._silence: asyncio.TimerHandle | None = None
-        self._why: Exception | None = None
         self.lost = False
         self._transport.set_protocol(self)
 
@@ -53,7 +52,11 @@ class Wire(asyncio.Protocol):
     async def open(pool: redis.asyncio.ConnectionPool, timeout_s: float) -> Wire:
         """Connect, as the pool would; raises redis.RedisError."""
         connection: Any = cast("Any", pool).make_connection()
-        await connection.connect()
+        try:
+            await connection.connect()
+        except RuntimeError as error:  # uvloop's word for a connection that ends as it is made
+            await connection.disconnect(nowait=True)
+            raise redis.ConnectionError(f"the connection is lost: {error}") from error
         return Wire(connection, timeout_s)
 
     def mget(self, keys: Sequence[str]) -> Answer:
@@ -63,6 +66,8 @@ class Wire(asyncio.Protocol):
             A future: the values, or redis.RedisError.
         """
         answer: Answer = self._loop.create_future()
+        # it may have ended before it was ours: then nobody has told us
+        self.lost = self.lost or self._transport.is_closing()
         if self.lost:
             answer.set_exception(redis.ConnectionError("the connection is lost"))
             return answer
@@ -103,14 +108,7 @@ class Wire(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop: no answer will come."""
-        self.lost = True
-        if self._silence is not None:
-            self._silence.cancel()
-        why = self._why or redis.ConnectionError(f"the connection is lost: {exc or 'closed'}")
-        for due, _ in self._due:
-            if not due.done():
-                due.set_exception(why)
-        self._due.clear()
+        self._fail(redis.ConnectionError(f"the connection is lost: {exc or 'closed'}"))
         self._streams.connection_lost(exc)
 
     async def close(self) -> None:
@@ -130,6 +128,15 @@ class Wire(asyncio.Protocol):
             self._listen()
 
     def _end(self, why: Exception) -> None:
-        self._why = self._why or why
+        self._fail(why)
+        if not self._transport.is_closing():
+            self._transport.abort()
+
+    def _fail(self, why: Exception) -> None:
         self.lost = True
-        self._transport.abort()
+        if self._silence is not None:
+            self._silence.cancel()
+        for due, _ in self._due:
+            if not due.done():
+                due.set_exception(why)
+        self._due.clear()

@@ -206,5 +206,14 @@ def broken(guard: Guard, summary: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def lacking(guard: Guard, summary: Mapping[str, Any] | None) -> list[str]:
+    """What keeps a canary from being promoted: what it breaks, or that too little is known."""
+    if summary is None:
+        return ["no canary is compared"]
+    if summary["compared"] < guard.min_requests:
+        return [f"{summary['compared']} requests were compared, {guard.min_requests} are required"]
+    return broken(guard, summary)
+
+
 def _mean(values: Sequence[float] | deque[float]) -> float | None:
     return sum(values) / len(values) if values else None

@@ -77,7 +77,6 @@ class Limits(_Strict):
 
     max_candidates: Annotated[int, Field(ge=1)] | None = None
     timeout_ms: Annotated[float, Field(gt=0)] | None = None
-    queue_rows: Annotated[int, Field(ge=1)] | None = None
 
 
 class Roles(_Strict):

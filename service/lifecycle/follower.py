@@ -11,20 +11,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bundle.store import model_names, versions
+from service.cores import lower_priority
 from service.lifecycle import memory
+from service.lifecycle.background import giving_way
 from service.lifecycle.board import Board
 from service.lifecycle.deployment import (
     NEWEST,
     Deployment,
     DeploymentInvalid,
-    Roles,
     in_words,
     stables_before,
 )
@@ -37,6 +38,7 @@ from service.lifecycle.registry import Model, Registry
 from service.lifecycle.report import part
 from service.lifecycle.version import Fingerprint, LoadedVersion, State, VersionStatus, fingerprint
 from service.metrics import Metrics
+from service.values import Candidates
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +68,7 @@ class Follower:
         poll_s: seconds between two looks at the directory.
         memory_budget_bytes: of all loaded versions together; None for no limit.
         board: told after every look what this worker serves.
+        hot_items: the items whose tensors a version is to have before its first request.
 
     Attributes:
         looked: set once every version that was wanted at the start is live or refused.
@@ -80,6 +83,7 @@ class Follower:
         memory_budget_bytes: int | None,
         metrics: Metrics,
         board: Board,
+        hot_items: Callable[[LoadedVersion], Iterable[Candidates]] = lambda version: (),
     ) -> None:
         self._directory = directory
         self._registry = registry
@@ -88,10 +92,11 @@ class Follower:
         self._budget = memory_budget_bytes
         self._metrics = metrics
         self._board = board
+        self._hot_items = hot_items
         self._judge = Judge(directory, board, metrics)
         self.looked = asyncio.Event()
         self._wake = asyncio.Event()
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._loader = ThreadPoolExecutor(1, "load", initializer=lower_priority)
         self._following: asyncio.Task[None] | None = None
         self._loading: asyncio.Task[None] | None = None
         self._fusions: dict[str, FusionFiles] = {}
@@ -167,8 +172,7 @@ class Follower:
         stable = live if wanted.stable is None else loaded.get(wanted.stable, live)
         canary = loaded.get(wanted.canary) if wanted.canary else None
         shadow = loaded.get(wanted.shadow) if wanted.shadow else None
-        roles = model.deployment.roles if model.deployment else Roles()
-        self._registry.assign(model, stable, canary, shadow, roles)
+        self._registry.assign(model, stable, canary, shadow, model.deployment or Deployment())
 
     def _read_deployment(self, model: Model) -> None:
         try:
@@ -259,15 +263,18 @@ class Follower:
             loop.call_soon_threadsafe(self._registry.enter, model, version, state)
 
         try:
-            loaded = await loop.run_in_executor(
-                self._loader,
-                self._gate.admit,
-                self._directory,
-                model.name,
-                version,
-                self._free_bytes(),
-                enter,
-            )
+            with giving_way():
+                loaded = await loop.run_in_executor(
+                    self._loader,
+                    self._gate.admit,
+                    self._directory,
+                    model.name,
+                    version,
+                    self._free_bytes(),
+                    enter,
+                )
+                for items in self._hot_items(loaded):
+                    await loop.run_in_executor(self._loader, loaded.stages.item, [items])
         except Refused as refusal:
             self._registry.refuse(model, version, refusal.reason, str(refusal))
             if refusal.for_memory:

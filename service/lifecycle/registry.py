@@ -16,7 +16,7 @@ from typing import Any
 import xxhash
 
 from service.errors import InferenceFailed, NoActiveModel, UnknownModel
-from service.lifecycle.deployment import Deployment, Roles
+from service.lifecycle.deployment import Deployment, Limits, Roles
 from service.lifecycle.trial import Role, Trial
 from service.lifecycle.version import LoadedVersion, Rival, State, VersionStatus
 from service.metrics import Metrics
@@ -158,13 +158,11 @@ class Registry:
         stable: LoadedVersion | None,
         canary: LoadedVersion | None,
         shadow: LoadedVersion | None,
-        roles: Roles,
+        deployment: Deployment,
     ) -> None:
-        """Give the loaded versions their parts, at once; who has none drains.
-
-        Args:
-            roles: what the deployment says of them.
-        """
+        """Give the loaded versions their parts and limits, at once; who has no part drains."""
+        roles = deployment.roles
+        limits = deployment.limits if deployment.limits != Limits() else None
         if stable is not model.live and stable is not None:
             self._metrics.swaps.labels(model.name).inc()
             log.info("%s version %d is live", model.name, stable.manifest.version)
@@ -173,6 +171,7 @@ class Registry:
         model.live, model.canary, model.shadow = stable, canary, shadow
         self._compare(model, roles)
         for version, loaded in list(model.loaded.items()):
+            loaded.limits = limits
             loaded.retired = version not in roles.pinned and loaded not in (stable, canary, shadow)
             state: State = "draining" if loaded.retired else "ready"
             if model.statuses[version].state != state:

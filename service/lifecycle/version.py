@@ -13,6 +13,7 @@ from typing import Literal
 from bundle.encoding import Encoder
 from bundle.manifest import Manifest
 from service.lifecycle.comparison import Comparison
+from service.lifecycle.deployment import Limits
 from service.lifecycle.formulas import Formulas
 from service.scoring.batcher import Batcher
 from service.scoring.stages import Model
@@ -65,6 +66,7 @@ class LoadedVersion:
         memory_bytes: as `memory.estimate_bytes` has it.
         leases: requests that hold this version.
         retired: it has no part any more, and closes when nobody holds it.
+        limits: its model's own, if it has any.
         rivals: those that its requests are compared with.
         answered, failed: requests it was leased for, and those of them that it failed on.
     """
@@ -77,6 +79,7 @@ class LoadedVersion:
     memory_bytes: int = 0
     leases: int = 0
     retired: bool = False
+    limits: Limits | None = None
     rivals: tuple[Rival, ...] = ()
     answered: int = 0
     failed: int = 0

@@ -20,7 +20,7 @@ from tests.conftest import Serve
 from tests.e2e.asking import CONTEXT
 from tests.e2e.test_deployments import command, deployment
 from tests.published import MODEL, ModelsDirectory, reseal
-from tests.servers import WAIT_S, Service, eventually
+from tests.servers import WAIT_S, Service, eventually, multirank
 
 USERS = 40
 CANDIDATES = [f"i{number}" for number in range(40)]
@@ -202,6 +202,40 @@ def test_a_good_canary_is_promoted(models_dir: ModelsDirectory, serve: Serve) ->
     assert ended["top_k_overlap"] == 1.0
     assert max(ended["psi"].values()) < 1e-6
     assert 0.5 < ended["latency_ratio"] < 2.0
+
+
+def test_promote_may_require_what_was_seen(models_dir: ModelsDirectory, serve: Serve) -> None:
+    good = models_dir.publish(1)
+    command(models_dir, "deploy", 1)
+    service = serve(models_dir.path, admin_token="a token")
+    command(models_dir, "deploy", good, "--canary", 20)
+
+    def promote(*required: str) -> tuple[int, str]:
+        options = [part for each in required for part in ("--require", each)]
+        at = ("--url", service.url, "--models", models_dir.path)
+        ended = multirank("promote", MODEL, *options, *at)
+        return ended.returncode, ended.stderr
+
+    eventually(lambda: service.http.get(f"/models/{MODEL}/compare").json()["canary"])
+    code, said = promote("min_requests=20")
+    assert code == 1
+    assert "20 are required" in said
+    with load(service):
+        eventually(
+            lambda: service.http.get(f"/models/{MODEL}/compare").json()["canary"]["compared"] > 20
+        )
+    code, said = promote("min_requests=20", "max_latency_ratio=0.001")
+    assert code == 1
+    assert "latency_ratio" in said
+    answer = service.http.post(
+        f"/admin/models/{MODEL}/promote",
+        json={"require": {"min_requests": 20, "max_latency_ratio": 0.001}},
+        headers={"Authorization": "Bearer a token"},
+    )
+    assert answer.status_code == 409
+    assert "latency_ratio" in answer.json()["detail"]
+    assert promote("min_requests=20", "max_latency_ratio=100")[0] == 0
+    assert deployment(models_dir)["roles"]["stable"] == good
 
 
 def test_a_shadow_is_compared_and_answers_nobody(models_dir: ModelsDirectory, serve: Serve) -> None:

@@ -20,7 +20,7 @@ from tests.e2e.asking import REQUEST, USER
 from tests.published import MODEL, Expected, fused
 from tests.servers import Redis, Service, environment, eventually
 
-KUAIRAND = ROOT / "examples" / "kuairand-features.yaml"
+KUAIRAND = ROOT / "examples" / "features" / "kuairand.yaml"
 DATA = ROOT.parent / "shared" / "data" / "kuairand-pure-features"
 SCHEMA = """
 feature_set: films

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import http.client
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 import orjson
@@ -209,17 +212,21 @@ def test_an_address_that_cannot_be_had(served_models: Path, host: str) -> None:
     assert line.startswith(f"cannot listen on {host} port {port}: ")
 
 
-def test_a_worker_that_cannot_start_ends_the_service(served_models: Path) -> None:
-    ended = serve_and_fail(models_dir=served_models, redis_url="nowhere", port=0, workers=2)
+def test_a_worker_that_cannot_start_ends_the_service(served_models: Path, tmp_path: Path) -> None:
+    (tmp_path / "httptools.py").write_text("raise ImportError('damaged')")  # for workers alone
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    ended = serve_and_fail({"PYTHONPATH": path}, models_dir=served_models, port=0, workers=2)
 
     assert ended.returncode == 1
+    assert "ImportError: damaged" in ended.stderr
     assert re.search(
         r"^the service cannot start: worker \d ended with status 1$", ended.stderr, re.MULTILINE
     )
 
 
-def serve_and_fail(**settings: object) -> subprocess.CompletedProcess[str]:
+def serve_and_fail(
+    variables: Mapping[str, str] = MappingProxyType({}), **settings: object
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "multirank", "serve"]
-    return subprocess.run(
-        command, env=environment(**settings), capture_output=True, text=True, timeout=WAIT_S
-    )
+    whole = environment(**settings) | dict(variables)
+    return subprocess.run(command, env=whole, capture_output=True, text=True, timeout=WAIT_S)

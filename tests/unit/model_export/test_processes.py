@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from model_export import config, pipeline
+from model_export.errors import ConfigInvalid
 from tests.servers import environment
 from tests.unit.model_export import experiments
 
@@ -51,3 +52,12 @@ def test_two_processes_give_the_result_of_one(method: str, tmp_path: Path) -> No
     for task, metrics in tests[0].items():
         for metric, value in metrics.items():
             assert tests[1][task][metric] == pytest.approx(value, abs=2e-3), (task, metric)
+
+
+def test_what_is_for_one_process_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    loaded = config.parse(experiments.tiny(), "tiny")
+    with pytest.raises(ConfigInvalid, match="run: for one process; torchrun `multirank train`"):
+        pipeline.run(loaded, tmp_path / "runs", tmp_path / "models")
+    with pytest.raises(ConfigInvalid, match="export: for one process"):
+        pipeline.export(tmp_path / "runs" / "tiny")

@@ -131,6 +131,7 @@ def test_the_samples_have_each_entity_with_its_last_row(csv: Path) -> None:
     assert all(found[item]["price"] == pytest.approx(last[item]["price"]) for item in last)
 
 
+@pytest.mark.timeout(600)  # an export on a busy machine takes its time
 def test_training_and_export_from_a_streamed_table(parquet: Path, tmp_path: Path) -> None:
     config = tables.experiment(parquet, streaming=True)
     directory = pipeline.train(config, tmp_path / "run")

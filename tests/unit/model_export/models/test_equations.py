@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_export.models.aitm import AITM, Transfer
@@ -152,6 +152,7 @@ def test_cross_stitch_units_start_as_mostly_own_combinations() -> None:
     )
 
 
+@settings(deadline=None)  # a busy machine may take its time
 @given(
     a=st.floats(-80, 80, width=32),
     b=st.floats(-80, 80, width=32),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 import redis
+import uvloop
 
 from service.features.wire import Wire
 
@@ -110,3 +112,25 @@ def test_a_connection_that_ends_fails_all_that_is_due() -> None:
         assert wire.lost
 
     on_wire(test)
+
+
+def test_a_connection_that_ended_before_it_was_ours_is_lost() -> None:
+    async def run() -> None:
+        scripted = Scripted()
+        server = await asyncio.start_server(scripted.serve, "127.0.0.1", 0)
+        client = redis.asyncio.Redis(port=server.sockets[0].getsockname()[1], protocol=2)
+        pool: Any = client.connection_pool
+        connection = pool.make_connection()
+        await connection.connect()
+        transport = connection._writer.transport
+        transport.abort()
+        await asyncio.sleep(0.01)
+        wire = Wire(connection, 1.0)
+        with pytest.raises(redis.ConnectionError, match="lost"):
+            await wire.mget(["a"])
+        assert wire.lost
+        await wire.close()
+        await client.aclose()
+        server.close()
+
+    uvloop.run(run())

@@ -1,0 +1,114 @@
+"""uvicorn with connections that were accepted elsewhere, and an end that no client notices.
+
+On SIGTERM, what is in the listener's queue is accepted before it closes: uvicorn alone would reset
+it. Connections that are in use learn with their next answer, by `Connection: close`, to go
+elsewhere; those that stay idle are closed after a moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import Any
+
+import uvicorn
+
+from multirank.port import BACKLOG
+
+log = logging.getLogger(__name__)
+
+_IDLE_S = 1.0
+"""How long a connection may take to ask once more after the end was asked for."""
+_LOOK_S = 0.02
+
+
+class Server(uvicorn.Server):
+    """Serves connections that are handed to `begin`."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._beginning: set[asyncio.Task[None]] = set()
+
+    @property
+    def open_connections(self) -> int:
+        """Connections that are served, or about to be."""
+        return len(self.server_state.connections) + len(self._beginning)
+
+    def begin(self, connection: socket.socket) -> None:
+        """Serve an accepted connection."""
+        task = asyncio.ensure_future(self._begin(connection))
+        self._beginning.add(task)
+        task.add_done_callback(self._beginning.discard)
+
+    async def _begin(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        connection.setblocking(False)
+        try:
+            await loop.connect_accepted_socket(self._protocol, connection)
+        except OSError as error:
+            log.info("a connection was gone before it was served: %s", error)
+            connection.close()
+
+    def _protocol(self) -> asyncio.Protocol:
+        protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer what was accepted; let every connection end with an answer, if it asks at all."""
+        await asyncio.gather(*self._beginning)
+        self.server_state.default_headers.append((b"connection", b"close"))
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + _IDLE_S
+        # uvicorn has no event for its last connection
+        while self.server_state.connections and loop.time() < ends:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_S)
+        await super().shutdown(sockets)
+
+
+class ListeningServer(Server):
+    """Accepts from a listening socket, to the last connection in its queue.
+
+    Args:
+        listener: non-blocking.
+    """
+
+    def __init__(self, config: uvicorn.Config, listener: socket.socket) -> None:
+        super().__init__(config)
+        self._listener = listener
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept."""
+        await super().startup(sockets)
+        self._listener.listen(BACKLOG)
+        asyncio.get_running_loop().add_reader(self._listener, self._accept)
+        log.info("running on %s (Ctrl-C to end)", url_of(self._listener))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept what has connected, and end."""
+        asyncio.get_running_loop().remove_reader(self._listener)
+        self._accept()
+        self._listener.close()
+        await super().shutdown(sockets)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except ConnectionAbortedError:
+                continue  # the client has left already
+            except OSError as error:  # no more files may be open, say
+                log.error("cannot accept connections: %s", error.strerror)  # noqa: TRY400
+                return
+            self.begin(connection)
+
+
+def url_of(listener: socket.socket) -> str:
+    """Where a socket listens."""
+    address: tuple[Any, ...] = listener.getsockname()
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    return f"http://{host}:{address[1]}"
