@@ -7,16 +7,19 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-NICENESS = 5
+NICENESS = 10
 """Of threads that must not take the processor from requests. Not more: while it holds the
 interpreter's lock, such a thread has to come to an end."""
 
+_NICEST = 19
 _ROOT = Path("/")
 
 
 def lower_priority() -> None:
     """Give way to all other threads from now on; of the thread that calls it alone."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+    thread = threading.get_native_id()
+    nicer = os.getpriority(os.PRIO_PROCESS, thread) + NICENESS  # the process may be nice already
+    os.setpriority(os.PRIO_PROCESS, thread, min(nicer, _NICEST))
 
 
 def usable_cores(root: Path = _ROOT) -> int:

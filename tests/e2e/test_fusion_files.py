@@ -82,14 +82,15 @@ def test_a_broken_formula_leaves_the_old_one(
     assert fusion_of(service) == old
     check_scores(service, fused(expected))
     assert service.model(MODEL)["fusions"] == {"default": old}
-    assert re.search(says, service.model(MODEL)["fusions_refused"]["default"])
+    refused = eventually(lambda: service.model(MODEL)["fusions_refused"])
+    assert re.search(says, refused["default"])
     labels = {"model": MODEL, "fusion": "default"}
     assert service.metric("multirank_fusions_refused_total", **labels) == 1
 
     write(models_dir.fusion, "formula: click")
     eventually(lambda: fusion_of(service) != old)
     check_scores(service, expected[:, 0])
-    assert service.model(MODEL)["fusions_refused"] == {}
+    eventually(lambda: service.model(MODEL)["fusions_refused"] == {})
 
 
 def test_files_that_an_editor_leaves_do_no_harm(models_dir: ModelsDirectory, serve: Serve) -> None:

@@ -1,13 +1,14 @@
-"""Usable cores: of the affinity mask, or of the CPU quota where that is less."""
+"""Usable cores, of the affinity mask or the CPU quota; and threads that come second."""
 
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
-from service.cores import usable_cores
+from service.cores import NICENESS, lower_priority, usable_cores
 
 
 @pytest.fixture(autouse=True)
@@ -63,3 +64,20 @@ def test_the_least_of_affinity_and_quotas(
 def test_affinity_of_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5})
     assert usable_cores(tmp_path) == 1
+
+
+def test_a_thread_gives_way_beside_a_process_that_is_nice_already() -> None:
+    found = []
+
+    def look() -> None:
+        before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        for _ in range(3):  # not beyond what there is
+            lower_priority()
+        found.extend((before, os.getpriority(os.PRIO_PROCESS, threading.get_native_id())))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    before, after = found
+    assert after == min(before + 3 * NICENESS, 19)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
