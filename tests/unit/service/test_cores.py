@@ -67,7 +67,7 @@ def test_affinity_of_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 def test_a_thread_gives_way_beside_a_process_that_is_nice_already() -> None:
-    found = []
+    found: list[int] = []
 
     def look() -> None:
         before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
