@@ -1,8 +1,7 @@
 """The in-process tier: packed rows of one entity in one array, found by id, gathered by slot.
 
 Slot 0 is the empty row of an id that was not read; ids the store does not know are kept too, so
-that asking for them again costs no read. What is evicted is what was not asked for since the hand
-of the clock passed it last, so a scan of new ids drives out other new ids first.
+that asking for them again costs no read. Rows are evicted by clock (`clock.py`).
 
 A row that has expired, or that may have changed, is believed no longer; it stays where it is until
 another needs its place, for the hour when the store cannot be read (`find_stale`).
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bundle.rows import Decoded, RowLayout, Rows
+from service.clock import Clock, Slots
 from service.hash_index import ABSENT, NO_KEY, HashIndex, spread
 from service.values import Keys
 
@@ -26,8 +26,6 @@ _BOOKKEEPING_BYTES = 270  # a slot's share of the dictionary, its key and the ar
 _TTL_JITTER = 0.1
 _LARGEST = np.iinfo(np.int64).max
 _MOST_DIGITS = 20
-
-Slots = npt.NDArray[np.int64]
 
 
 class Outcome(IntEnum):
@@ -102,12 +100,11 @@ class RowCache:
         self._records = np.zeros(slots, record_dtype(layout))  # one gather takes all of a row
         self._expires = self._records["expires"]
         self._read_at = np.full(slots, -np.inf)
-        self._asked = np.zeros(slots, bool)
+        self._clock = Clock(slots, first=EMPTY_SLOT + 1)
         self._ids: npt.NDArray[np.object_] = np.full(slots, None)
         self._slot_of: dict[str, int] = {}
         self._numbers = np.full(slots, NO_KEY)
         self._slot_of_number = HashIndex(slots)
-        self._hand = EMPTY_SLOT
         self._random = np.random.default_rng(0)
         nothing = describe(layout, layout.decode([None]))
         nothing.outcome[:] = Outcome.UNREAD
@@ -131,7 +128,7 @@ class RowCache:
         if ids is None:
             return self.take(np.array([EMPTY_SLOT])), []
         slots = self._slots_of(ids)
-        self._asked[slots] = True  # ABSENT marks the last slot, which does no harm
+        self._clock.asked[slots] = True  # ABSENT marks the last slot, which does no harm
         records = self._records.take(slots, mode="clip")  # ABSENT takes the empty row
         absent = records["expires"] < now
         if not absent.any():
@@ -184,19 +181,19 @@ class RowCache:
     def hot(self) -> Slots:
         """Slots of rows that were asked for since the hand passed them last, and are believed."""
         known = self._records["found"] & (self._expires > -np.inf)
-        return np.flatnonzero(self._asked & known)
+        return np.flatnonzero(self._clock.asked & known)
 
     def expire(self, entity_id: str) -> None:
         """Believe the row of an id no longer; it has changed in the store."""
         slot = self._slot_of.get(entity_id)
         if slot is not None:
             self._expires[slot] = -np.inf
-            self._asked[slot] = False
+            self._clock.asked[slot] = False
 
     def expire_all(self) -> None:
         """Believe nothing any longer."""
-        self._expires[:] = -np.inf
-        self._asked[:] = False
+        self._expires[list(self._slot_of.values())] = -np.inf  # and leaves unused memory alone
+        self._clock.asked[:] = False
 
     def __len__(self) -> int:
         return len(self._slot_of)
@@ -206,7 +203,7 @@ class RowCache:
         slots = np.array([self._slot_of.get(each, ABSENT) for each in ids], np.int64)
         new = slots == ABSENT
         if new.any():
-            taken = self._next_slots(int(new.sum()), slots[~new])
+            taken = self._clock.take(int(new.sum()), kept=slots[~new])
             for evicted in self._ids[taken].tolist():
                 if evicted is not None:
                     del self._slot_of[evicted]
@@ -222,27 +219,6 @@ class RowCache:
         self._numbers[slots] = keys
         whole = keys != NO_KEY
         self._slot_of_number.put(keys[whole], slots[whole])
-
-    def _next_slots(self, count: int, kept: Slots) -> Slots:
-        """The next slots as the clock's hand goes, not asked for since it came by, nor `kept`."""
-        free: list[Slots] = []
-        while count:
-            last = min(self._hand + 1 + 2 * count, len(self._ids))
-            ahead = np.arange(self._hand + 1, last)
-            free_now = ~self._asked[ahead]
-            if len(kept):
-                free_now &= ~np.isin(ahead, kept)
-            found = ahead[free_now][:count]
-            if len(found) == count:
-                last = int(found[-1]) + 1
-            self._asked[self._hand + 1 : last] = False
-            self._asked[found] = True  # the hand may come by again before they are all found
-            self._hand = last - 1 if last < len(self._ids) else EMPTY_SLOT
-            free.append(found)
-            count -= len(found)
-        slots = np.concatenate(free)
-        self._asked[slots] = False
-        return slots
 
 
 def _number(entity_id: str | None) -> int:

@@ -4,8 +4,7 @@ Tensors lie in the slots of one array and are gathered by index. The key is the 
 of the feature row, so an item whose features change is another key and is never answered from an
 old tensor, and items alike in every feature share one. A cache belongs to one model version.
 
-Eviction is by clock: a tensor stays while it is asked for between two passes of the hand. New ones
-start unasked, so a scan of items asked for once drives out other such items, not the hot ones.
+Tensors are evicted by clock (`clock.py`).
 
 Not thread-safe: one version's runs follow each other on one thread.
 """
@@ -17,6 +16,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from service.clock import Clock
 from service.hash_index import ABSENT, HashIndex
 from service.metrics import Metrics
 
@@ -37,10 +37,9 @@ class ItemCache:
         slots = capacity_bytes // (4 * width)
         self._tensors = np.empty((slots, width), np.float32)  # memory comes as slots are filled
         self._contents = np.zeros(slots, np.uint64)
-        self._asked = np.zeros(slots, bool)
+        self._clock = Clock(slots)
         self._index = HashIndex(slots)
         self._kept = 0
-        self._hand = 0
         self._gathered = np.empty((0, width), np.float32)
         self._hits = metrics.item_cache.labels(model, "hit")
         self._misses = metrics.item_cache.labels(model, "miss")
@@ -71,7 +70,7 @@ class ItemCache:
             self._gathered = np.empty((rows, self._gathered.shape[1]), np.float32)
         gathered = self._gathered[:rows]
         np.take(self._tensors, slots, axis=0, out=gathered, mode="wrap")
-        self._asked[slots] = True
+        self._clock.asked[slots] = True
         if len(absent):
             gathered[absent] = self._compute(contents, absent, compute)
         return gathered
@@ -93,31 +92,16 @@ class ItemCache:
         self, contents: npt.NDArray[np.uint64], tensors: Tensor, rows: npt.NDArray[np.intp]
     ) -> None:
         """Store `tensors[rows]` for `contents`, as far as there are slots."""
-        slots = self._free_slots(min(len(contents), len(self._asked)))
+        slots = self._clock.take(min(len(contents), len(self._contents)))
         contents, rows = contents[: len(slots)], rows[: len(slots)]
         evicted = self._contents[slots]
         evicted = evicted[evicted != UNCACHED]
         self._index.remove(evicted)
         self._tensors[slots] = tensors[rows]
         self._contents[slots] = contents
-        self._asked[slots] = False
         displaced = self._index.put(contents, slots)
         self._contents[displaced] = UNCACHED
-        self._asked[displaced] = False
+        self._clock.asked[displaced] = False
         self._kept += len(contents) - len(evicted) - len(displaced)
         self._evictions.inc(len(evicted) + len(displaced))
         self._bytes.set(self._kept * self._tensors.shape[1] * 4)
-
-    def _free_slots(self, count: int) -> npt.NDArray[np.intp]:
-        """`count` slots from the hand on that were not asked for since it last passed."""
-        found: list[npt.NDArray[np.intp]] = []
-        while count:
-            window = np.arange(self._hand, min(self._hand + 2 * count, len(self._asked)))
-            free = window[~self._asked[window]][:count]
-            passed = window if len(free) < count else window[window <= free[-1]]
-            self._asked[passed] = False
-            self._asked[free] = True  # not to be found again by this very search
-            self._hand = (int(passed[-1]) + 1) % len(self._asked)
-            found.append(free)
-            count -= len(free)
-        return np.concatenate(found) if found else np.zeros(0, np.intp)
