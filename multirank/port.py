@@ -23,7 +23,8 @@ CONNECTION = b"c"
 
 BACKLOG = 2048
 _MOST_UNTAKEN = 32
-_TRY_AGAIN_S = 1.0
+TRY_AGAIN_S = 1.0
+"""How long nothing is accepted after that has failed, seconds."""
 
 
 def listening_socket(host: str, port: int, shared: bool = False) -> socket.socket:
@@ -49,6 +50,24 @@ def listening_socket(host: str, port: int, shared: bool = False) -> socket.socke
         raise
     listener.setblocking(False)
     return listener
+
+
+def next_connection(listener: socket.socket) -> socket.socket | None:
+    """Accept a connection; None when none waits.
+
+    Args:
+        listener: non-blocking.
+
+    Raises:
+        OSError: not now; no more files may be open, say.
+    """
+    while True:
+        try:
+            return listener.accept()[0]
+        except BlockingIOError:
+            return None
+        except ConnectionAbortedError:
+            continue  # the client has left already
 
 
 class Line:
@@ -152,15 +171,13 @@ class Port:
     def _accept(self) -> None:
         while line := self._next():
             try:
-                connection, _ = self._listener.accept()
-            except BlockingIOError:
-                return
-            except ConnectionAbortedError:
-                continue  # the client has left already
-            except OSError as error:  # no more files may be open, say
+                connection = next_connection(self._listener)
+            except OSError as error:
                 log.error("cannot accept connections: %s", error.strerror)  # noqa: TRY400
-                self._loop.call_later(_TRY_AGAIN_S, self._resume)
+                self._loop.call_later(TRY_AGAIN_S, self._resume)
                 break
+            if connection is None:
+                return
             line.hand(connection)
         self._loop.remove_reader(self._listener)  # until a worker reports
 

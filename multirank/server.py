@@ -14,7 +14,7 @@ from typing import Any
 
 import uvicorn
 
-from multirank.port import BACKLOG
+from multirank.port import BACKLOG, TRY_AGAIN_S, next_connection
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class ListeningServer(Server):
         """Begin to accept."""
         await super().startup(sockets)
         self._listener.listen(BACKLOG)
-        asyncio.get_running_loop().add_reader(self._listener, self._accept)
+        self._resume()
         log.info("running on %s (Ctrl-C to end)", url_of(self._listener))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -93,18 +93,19 @@ class ListeningServer(Server):
         self._listener.close()
         await super().shutdown(sockets)
 
+    def _resume(self) -> None:
+        if self._listener.fileno() >= 0:  # not closed meanwhile
+            asyncio.get_running_loop().add_reader(self._listener, self._accept)
+
     def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except BlockingIOError:
-                return
-            except ConnectionAbortedError:
-                continue  # the client has left already
-            except OSError as error:  # no more files may be open, say
-                log.error("cannot accept connections: %s", error.strerror)  # noqa: TRY400
-                return
-            self.begin(connection)
+        try:
+            while (connection := next_connection(self._listener)) is not None:
+                self.begin(connection)
+        except OSError as error:
+            log.error("cannot accept connections: %s", error.strerror)  # noqa: TRY400
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._listener)
+            loop.call_later(TRY_AGAIN_S, self._resume)
 
 
 def url_of(listener: socket.socket) -> str:
