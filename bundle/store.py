@@ -182,12 +182,21 @@ def load(path: Path) -> Bundle:
     return Bundle(path=path, manifest=manifest, vocabularies=vocabularies)
 
 
-def load_version(models: Path, model: str, version: int) -> Bundle:
+def load_version(models: Path, model: str, version: int | None) -> Bundle:
     """Open a published version and verify every file, and that it is the one of its directory.
 
+    Args:
+        version: None for the newest.
+
     Raises:
-        BundleError: as `load`; FileUnsafe: the directory is a link; ManifestInvalid: another's.
+        BundleError: as `load`; FileUnsafe: the directory is a link; ManifestInvalid: another's;
+            FileMissing: there is no version at all.
     """
+    if version is None:
+        published = versions(models, model)
+        if not published:
+            raise FileMissing(f"{models / model}: no published version")
+        version = published[-1]
     directory = models / model / str(version)
     if directory.is_symlink():
         raise FileUnsafe(f"{version}: must be a plain directory, not a link")

@@ -163,11 +163,7 @@ def _feature_set(
         raise typer.BadParameter("give one of --model and --schema")
     if schema is not None:
         return FeatureSet.of_file(schema), None
-    published = store.versions(models, str(model))
-    if not published:
-        typer.echo(f"{models / str(model)}: no published version", err=True)
-        raise typer.Exit(1)
-    bundle = store.load(models / str(model) / str(published[-1]))
+    bundle = store.load_version(models, str(model), None)
     sample = bundle.manifest.samples.get(entity)
     return FeatureSet.of_bundle(bundle), bundle.path / sample.file if sample else None
 

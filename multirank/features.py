@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from bundle import store
-from bundle.errors import FileMissing, ValueRejected
+from bundle.errors import ValueRejected
 from service.features.deployment import parse_deployment
 from service.features.feature_set import FeatureSet
 from service.features.redis import write_rows
@@ -43,10 +43,7 @@ class FeatureWriter:
         Raises:
             bundle.errors.BundleError: there is no such version, or it does not verify.
         """
-        published = store.versions(models, model)
-        if not published:
-            raise FileMissing(f"{models / model}: no published version")
-        bundle = store.load(models / model / str(version or published[-1]))
+        bundle = store.load_version(models, model, version or None)
         return cls(redis_url, FeatureSet.of_bundle(bundle))
 
     def write(self, entity: Literal["user", "item"], rows: Sequence[Mapping[str, Any]]) -> None:

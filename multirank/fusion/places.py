@@ -33,8 +33,7 @@ def bundle_of(model: str, models: Path, version: int | None) -> Bundle:
     """A published version, verified; the newest one when none is named."""
     from bundle import store
 
-    name = model_name(model, models)
-    return store.load_version(models, name, version or store.versions(models, name)[-1])
+    return store.load_version(models, model_name(model, models), version)
 
 
 def model_name(model: str, models: Path) -> str:
