@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 MODELS := models
+TEST_PROCESSES ?= 2
 PORT   ?= 8000
 USER_ID ?= 196
 
@@ -66,11 +67,11 @@ tune: runs/movielens/bundle/manifest.json ## the weights of examples/fusions/tun
 reproduce: install ## the papers' experiments: Census-Income, correlated tasks, Hillstrom; an hour, tables in docs/reproduce
 	$(BIN)/python -m model_export.reproduce
 
-matrix: install ## every architecture under every weighting method, exported and asked through /rank; minutes
+matrix: install ## every architecture under every weighting method, exported and asked through /rank; nine minutes
 	MULTIRANK_MATRIX=full $(BIN)/python -m pytest tests/e2e/test_matrix.py
 
-test: install ## the whole test suite, against a real Redis that it starts itself
-	$(BIN)/python -m pytest
+test: install ## the whole suite in TEST_PROCESSES (2), against a real Redis that it starts itself
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 lint: install ## ruff: style and formatting
 	$(BIN)/ruff check .

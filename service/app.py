@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service import schemas
+from service import operator_schemas
 from service.admin.routes import admin_router
 from service.answering import Endpoint
 from service.answers import ranked_answer, scored_answer
@@ -81,13 +81,17 @@ def create_app(settings: Settings, worker: Worker = ALONE) -> FastAPI:
 
 
 def _add_operations(app: FastAPI, service: Service) -> None:
-    @app.get("/models", response_model=schemas.ModelsResponse)
+    @app.get("/models", response_model=operator_schemas.ModelsResponse)
     async def models() -> Response:
         board = service.board
         told = board.reports(), board.workers
         return _json({"models": [model_report(each, *told) for each in service.registry.models]})
 
-    @app.get("/models/{model}/compare", response_model=schemas.Comparisons, responses=problems(404))
+    @app.get(
+        "/models/{model}/compare",
+        response_model=operator_schemas.Comparisons,
+        responses=problems(404),
+    )
     async def compare(model: str) -> Response:
         """A canary and a shadow beside the stable version, on the same requests."""
         known = {each.name: each for each in service.registry.models}

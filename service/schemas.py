@@ -1,6 +1,7 @@
-"""The wire: what clients send and get, as pydantic models. The OpenAPI page is made from these.
+"""The wire of ranking: what clients send and get, as pydantic models, and the form of every error.
 
-Known to the ends of a request and to `app.py` alone; the rooms take plain values.
+The OpenAPI page is made from these. Known to the ends of a request and to `app.py` alone; the
+rooms take plain values.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class User(_Wire):
     )
 
     id: Id | None = None
-    features: dict[str, Any] = {}
+    features: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _known_somehow(self) -> Self:
@@ -50,21 +51,21 @@ class CandidateColumns(_Wire):
     """Candidates as columns: the fast form. Each feature column is as long as `ids`."""
 
     ids: Annotated[list[Id], Field(min_length=1)]
-    features: dict[str, list[Any]] = {}
+    features: dict[str, list[Any]] = Field(default_factory=dict)
 
 
 class CandidateRow(_Wire):
     """One candidate of the row form."""
 
     id: Id
-    features: dict[str, Any] = {}
+    features: dict[str, Any] = Field(default_factory=dict)
 
 
 class Fusion(_Wire):
     """A fusion by name, with weights overridden; or a formula, where the operator allows it."""
 
     name: Annotated[str, Field(max_length=128)] | None = None
-    weights: dict[str, Finite] = {}
+    weights: dict[str, Finite] = Field(default_factory=dict)
     formula: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
 
     @model_validator(mode="after")
@@ -98,7 +99,7 @@ class RankRequest(_Wire):
     model: Annotated[str, Field(max_length=128)] | None = None
     version: Annotated[int, Field(ge=1, lt=_INT64)] | None = None
     user: User
-    context: dict[str, Any] = {}
+    context: dict[str, Any] = Field(default_factory=dict)
     candidates: Candidates
     fusion: FusionChoice | None = None
     top_k: Annotated[int, Field(ge=1, lt=_INT64)] | None = None
@@ -216,113 +217,6 @@ class ScoreColumnsResponse(_Answer):
 
     ids: list[Id]
     tasks: dict[str, list[float | None]]
-
-
-class VersionStatus(BaseModel):
-    """A version's state; `reason` says why it was refused."""
-
-    version: int
-    state: Literal[
-        "found", "verifying", "loading", "warming", "ready", "draining", "closed", "refused"
-    ]
-    reason: str | None
-    labels: list[str]
-    traffic: float
-    leases: int
-    memory_bytes: int
-
-
-class DeploymentRoles(BaseModel):
-    """What the deployment file says; generation 0: there is none, the newest version is stable."""
-
-    generation: int
-    stable: int | Literal["newest"]
-    canary: dict[str, float] | None
-    shadow: dict[str, float] | None
-    pinned: list[int]
-
-
-class WorkerStatus(BaseModel):
-    """What one worker process serves; `stale`: it has not said so for a while."""
-
-    worker: int
-    pid: int
-    stale: bool
-    generation: int | None
-    stable: int | None
-    canary: int | None
-    shadow: int | None
-    settled: bool
-
-
-class ModelStatus(BaseModel):
-    """A model with its versions, newest first, and what the live one can be asked for.
-
-    `fusions_refused` says why what is live under a name is not what its file says.
-    `problem` says what is wrong with the deployment file; `converged`, that every worker serves
-    what it says.
-    """
-
-    name: str
-    deployment: DeploymentRoles | None
-    problem: str | None
-    converged: bool
-    workers: list[WorkerStatus]
-    versions: list[VersionStatus]
-    tasks: list[str]
-    fusions: dict[str, str]
-    fusions_refused: dict[str, str]
-
-
-class ModelsResponse(BaseModel):
-    """All models."""
-
-    models: list[ModelStatus]
-
-
-class Answered(BaseModel):
-    """Requests that a version was asked to answer since the trial began, and failed on."""
-
-    requests: int
-    failed: int
-
-
-class Compared(BaseModel):
-    """A new version beside the stable one, on the same requests; null is not known yet.
-
-    `psi` is the population stability index of each task's scores, `score_ms` the processor time of
-    scoring a request without caches, `latency_ratio` the median of the new one's over stable's.
-    """
-
-    stable: int
-    new: int
-    compared: int
-    failed: int
-    shed: int
-    top_k_overlap: float | None
-    kendall_tau: float | None
-    psi: dict[str, float | None]
-    latency_ratio: float | None
-    score_ms: dict[str, float | None]
-    answered: dict[str, Answered]
-
-
-class Ended(Compared):
-    """A canary that its guard has ended."""
-
-    ended: Literal["rollback", "promote"]
-    reason: str
-
-
-class Comparisons(BaseModel):
-    """What is compared with the stable version now, and the last canary that was ended."""
-
-    model: str
-    canary: Compared | None
-    shadow: Compared | None
-    guard: dict[str, float] | None
-    broken: list[str]
-    ended: Ended | None
 
 
 class FieldProblem(BaseModel):

@@ -1,8 +1,15 @@
-"""What many tests need: a real Redis, published models, and the service as a real process."""
+"""What many tests need: a real Redis, published models, and the service as a real process.
+
+`make test` runs the suite in several processes, a file in one of them. Ports, servers and temporary
+directories are each process's own; only `trained_models` is made once for all of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import fcntl
+import os
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
@@ -14,11 +21,28 @@ from tests.servers import Redis, Service
 
 ROOT = Path(__file__).parent.parent
 
+os.environ["OMP_NUM_THREADS"] = "1"  # for these small networks more would only wait for each other
+
 
 class Serve(Protocol):
     """Starts a service; it is stopped, and its log checked, when the test ends."""
 
     def __call__(self, models: Path, *, ready: bool = True, **settings: object) -> Service: ...
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A directory that the first process to need it makes, and all processes of the run read."""
+    shared = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    directory = shared / name
+    with (shared / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not directory.exists():
+            unfinished = Path(tempfile.mkdtemp(dir=shared))
+            make(unfinished)
+            unfinished.rename(directory)
+    return directory
 
 
 @pytest.fixture(scope="session")
@@ -39,16 +63,21 @@ def redis_server(tmp_path: Path) -> Iterator[Redis]:
 
 @pytest.fixture(scope="session")
 def trained_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model directory with `synthetic` in two versions of different weights, and its formula."""
+    """A model directory with `synthetic` in two versions of different weights, and its formula.
+
+    Read it, leave it as it is.
+    """
+    return made_once(tmp_path_factory, "trained", _train_synthetic) / "models"
+
+
+def _train_synthetic(directory: Path) -> None:
     from model_export import config, pipeline
 
-    directory = tmp_path_factory.mktemp("trained")
     synthetic = config.load(ROOT / "examples" / "synthetic.yaml")
     training = synthetic.training.model_copy(update={"epochs": 2})
     for seed in (1, 2):
         changed = synthetic.model_copy(update={"seed": seed, "training": training})
         pipeline.run(changed, directory / f"runs-{seed}", directory / "models")
-    return directory / "models"
 
 
 @pytest.fixture(scope="session")

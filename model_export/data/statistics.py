@@ -55,7 +55,9 @@ class VocabularyFit:
         # Ties are ordered by hash, so that the indices do not depend on the order of the data.
         frequent = [(-n, hashed) for hashed, n in self._rows.items() if n >= self._min_count]
         if not frequent:
-            raise ValueError(f"no value is in {self._min_count} training rows or more")
+            if self._min_count > 1:
+                raise ValueError(f"no value is in {self._min_count} training rows or more")
+            raise ValueError("no value in the training rows")
         return np.array([hashed for _, hashed in sorted(frequent)], np.uint64)
 
 

@@ -38,8 +38,8 @@ class TaskDeclaration(BaseModel):
     Attributes:
         label: the outcome column; the task's own name when left out.
         at_least: for a binary task, the outcome from which on the label is 1.
-        where: the task is defined only where this outcome column is 1; elsewhere it is masked,
-            neither a negative nor a zero.
+        where: the task is defined only where this outcome column is 1; where it is 0 or missing
+            the task is masked, neither a negative nor a zero.
         entire_space: with `where`, rows elsewhere count as label 0 instead: a conversion over all
             impressions rather than over the clicked ones.
         minimum, maximum: the range of a regression task's labels; one outside it is an error.
@@ -149,7 +149,17 @@ def _label_and_mask(
             known = ", ".join(outcomes)
             raise DataInvalid(f"tasks: {task.name}: no outcome {needed!r}; the data has {known}")
     values = outcomes[column]
-    mask = np.ones(len(values), bool) if task.where is None else outcomes[task.where] == 1
+    mask = np.ones(len(values), bool)
+    if task.where is not None:
+        condition = outcomes[task.where]
+        unclear = np.flatnonzero((condition != 0) & (condition != 1) & ~np.isnan(condition))
+        if len(unclear):
+            row = int(unclear[0])
+            raise DataInvalid(
+                f"{part.where(row)}: tasks: {task.name}: where: {task.where!r} is "
+                f"{condition[row]}, neither 0 nor 1"
+            )
+        mask = condition == 1
     if task.at_least is not None:
         wrong = ~np.isfinite(values)
         label = (values >= task.at_least).astype(np.float32)

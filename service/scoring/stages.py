@@ -23,6 +23,11 @@ from service.values import Candidates, Scores, UserSide
 Tensor = npt.NDArray[np.float32]
 
 _AFRESH_ROWS = 256
+_BLOCK_BYTES = 1 << 20
+"""Item tensors that the joint stage reads at a time, for each thread: what a core keeps close by.
+
+Its layers then find in the second-level cache what the one before has left there.
+"""
 
 
 class Model(ABC):
@@ -106,6 +111,7 @@ class StagedModel(Model):
             Session(bundle.path / stage.file, stage, threads)
             for stage in (stages.user, stages.item, stages.joint)
         )
+        self._block_rows = max(threads * _BLOCK_BYTES // (4 * stages.item.output_width), 1)
 
     def user(self, users: UserSide) -> Tensor:
         """User tensors float32 [U, P]."""
@@ -128,9 +134,21 @@ class StagedModel(Model):
     def joint(
         self, user_tensor: Tensor, item_tensor: Tensor, user_row: npt.NDArray[np.int64]
     ) -> Scores:
-        """Task scores float32 [N, T]."""
-        return self._joint.run(
-            {"user_tensor": user_tensor, "item_tensor": item_tensor, "user_row": user_row}
+        """Task scores float32 [N, T], in blocks of rows."""
+        blocks = (
+            slice(at, at + self._block_rows) for at in range(0, len(user_row), self._block_rows)
+        )
+        return np.concatenate(
+            [
+                self._joint.run(
+                    {
+                        "user_tensor": user_tensor,
+                        "item_tensor": item_tensor[block],
+                        "user_row": user_row[block],
+                    }
+                )
+                for block in blocks
+            ]
         )
 
 

@@ -36,7 +36,7 @@ def test_no_failure_of_redis_fails_a_request() -> None:
 
 
 def test_a_broken_promise_ends_with_1() -> None:
-    code, results, errors = chaos("--only", "corrupt_rows", "--seconds", "0.1", "--timeout-ms", "1")
+    code, results, errors = chaos("--only", "paused", "--pause-seconds", "0.1", "--timeout-ms", "1")
     assert code == 1
     assert [result["ok"] for result in results] == [False]
     assert results[0]["failed"] or results[0]["late"]

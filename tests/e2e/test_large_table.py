@@ -23,7 +23,7 @@ def mapped(
 ) -> ModelsDirectory:
     """Version 1 of `synthetic`, exported once more, its table in a file."""
     monkeypatch.setattr(graphs, "LARGE_BYTES", 0)
-    run = trained_models.parent / "runs-1" / MODEL
+    run = shutil.copytree(trained_models.parent / "runs-1" / MODEL, tmp_path / "run")
     pipeline.export(run)
     pipeline.publish(run, tmp_path / "models")
     return ModelsDirectory(tmp_path / "models", trained_models)

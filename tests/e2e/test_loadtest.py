@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,12 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.servers import Redis, environment
+
+
+@pytest.fixture(scope="module")
+def models(trained_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model directory to serve: services leave a history of formulas in it."""
+    return Path(shutil.copytree(trained_models, tmp_path_factory.mktemp("loadtest") / "models"))
 
 
 def start(models: Path, *options: str, **settings: object) -> subprocess.Popen[str]:
@@ -57,8 +64,8 @@ def result_of(output: str) -> Any:
     return json.loads(output.splitlines()[-1])
 
 
-def test_a_healthy_service_is_measured(trained_models: Path) -> None:
-    process = start(trained_models, "--seconds", "3", "--users", "3", "--candidates", "50")
+def test_a_healthy_service_is_measured(models: Path) -> None:
+    process = start(models, "--seconds", "3", "--users", "3", "--candidates", "50")
     output, errors = finish(process)
 
     assert process.returncode == 0, errors + output
@@ -79,8 +86,8 @@ def test_a_healthy_service_is_measured(trained_models: Path) -> None:
         assert shown in output
 
 
-def test_refused_requests_are_failures(trained_models: Path) -> None:
-    process = start(trained_models, "--seconds", "1", "--candidates", "50", max_candidates=49)
+def test_refused_requests_are_failures(models: Path) -> None:
+    process = start(models, "--seconds", "1", "--candidates", "50", max_candidates=49)
     output, _ = finish(process)
 
     assert process.returncode == 1
@@ -92,9 +99,9 @@ def test_refused_requests_are_failures(trained_models: Path) -> None:
     assert message in output
 
 
-def test_degraded_answers_are_counted_and_shown(trained_models: Path, redis_server: Redis) -> None:
+def test_degraded_answers_are_counted_and_shown(models: Path, redis_server: Redis) -> None:
     options = ("--seconds", "1", "--candidates", "50", "--format", "columns")
-    process = start(trained_models, *options, redis_url=redis_server.url)  # an empty one
+    process = start(models, *options, redis_url=redis_server.url)  # an empty one
     output, errors = finish(process)
 
     assert process.returncode == 0, errors + output
@@ -104,8 +111,8 @@ def test_degraded_answers_are_counted_and_shown(trained_models: Path, redis_serv
     assert f"degraded: {result['degraded']}" in output
 
 
-def test_a_wrong_setting_of_the_service_is_shown(trained_models: Path) -> None:
-    process = start(trained_models, "--candidates", "50", row_budget=0)
+def test_a_wrong_setting_of_the_service_is_shown(models: Path) -> None:
+    process = start(models, "--candidates", "50", row_budget=0)
     _, errors = finish(process)
 
     assert process.returncode == 1
@@ -114,9 +121,9 @@ def test_a_wrong_setting_of_the_service_is_shown(trained_models: Path) -> None:
 
 @pytest.mark.parametrize(("number", "after_s"), [(signal.SIGTERM, 0.0), (signal.SIGINT, 2.0)])
 def test_stopped_half_way_it_takes_all_with_it(
-    trained_models: Path, number: signal.Signals, after_s: float
+    models: Path, number: signal.Signals, after_s: float
 ) -> None:
-    process = start(trained_models, "--seconds", "60", "--candidates", "50")
+    process = start(models, "--seconds", "60", "--candidates", "50")
     assert process.stderr is not None
     assert "is ready" in process.stderr.readline()
     time.sleep(after_s)  # at once, locust is just being started

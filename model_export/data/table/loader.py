@@ -124,11 +124,7 @@ class Table:
     def _times(self, group: Group, column: str) -> npt.NDArray[np.int64]:
         whole = self._whole.get(group)
         table = files.read_group(group, [column]) if whole is None else whole
-        found = values.numbers(column, table[column], _where(group))
-        missing = np.flatnonzero(np.isnan(found))
-        if len(missing):
-            raise DataInvalid(f"{_where(group)(int(missing[0]))}: column {column}: no time")
-        return found.astype(np.int64)
+        return values.times(column, table[column], _where(group))
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,15 @@
-"""One torch thread for these small networks: more would only wait for each other."""
+"""A tiny experiment, its run and its bundle, for the tests that only look at them."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from model_export import config, pipeline
 from model_export.config import Config
 from tests.unit.model_export import experiments
-
-
-@pytest.fixture(scope="package", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="package")

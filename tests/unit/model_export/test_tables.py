@@ -59,11 +59,11 @@ def external_tensors(graph: Path) -> list[onnx.TensorProto]:
     return [tensor for tensor in model.graph.initializer if uses_external_data(tensor)]
 
 
-def test_a_small_table_stays_in_the_graphs(tmp_path: Path) -> None:
-    model = networks.build("mmoe")
-    assert tables_of(model)[0].weight.nbytes < LARGE_BYTES
-    graphs.export_stages(model, networks.SCHEMA, tmp_path)
-    assert not (tmp_path / TABLE_FILE).exists()
+def test_a_small_table_stays_in_the_graphs(exported_run: Path) -> None:
+    (table,) = tables_of(run_directory.read(exported_run).model)
+    assert table.weight.nbytes < LARGE_BYTES
+    assert (exported_run / "bundle" / "user.onnx").is_file()
+    assert not (exported_run / "bundle" / TABLE_FILE).exists()
 
 
 @pytest.mark.usefixtures("every_table_is_large")
@@ -79,14 +79,14 @@ def test_a_side_without_ids_reads_no_table(tmp_path: Path) -> None:
     assert external_tensors(tmp_path / "item.onnx") == []
 
 
-def test_a_graph_that_has_no_such_table_is_not_written_silently(tmp_path: Path) -> None:
+def test_a_graph_that_has_no_such_table_is_not_written_silently(
+    exported_run: Path, tmp_path: Path
+) -> None:
     import onnx_ir as ir
 
-    model = networks.build("mmoe")
-    graphs.export_stages(model, networks.SCHEMA, tmp_path)
-    other = TableFile(tables_of(networks.build("mmoe", seed=1))[0], tmp_path)
+    other = TableFile(tables_of(networks.build("mmoe"))[0], tmp_path)
     with pytest.raises(LookupError, match="no initializer is the item side's embedding table"):
-        other.move_out_of(ir.load(tmp_path / "item.onnx").graph, "item")
+        other.move_out_of(ir.load(exported_run / "bundle" / "item.onnx").graph, "item")
 
 
 def flip_a_bit(path: Path) -> None:
