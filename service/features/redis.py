@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 
 from service.errors import FeatureStoreUnavailable
 from service.features.deployment import parse_deployment
-from service.features.keys import keys_of
+from service.features.keys import NAMESPACE, keys_of
 from service.features.store import Asked, Node, Places, one_node
 from service.features.tracking import Changed, Tracking
 from service.features.wire import Answer, Wire
@@ -104,6 +104,8 @@ class RedisStore:
 
     async def follow(self, changed: Changed) -> None:
         """Report written keys to `changed`; reconnect when the connection is lost."""
+        with suppress(FeatureStoreUnavailable):  # which tracking says as well
+            await self.get_many([(NAMESPACE, [""])])  # the first request finds a connection
         await self._tracking.follow(changed)
 
     async def ping(self) -> None:
