@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import redis
@@ -13,14 +14,15 @@ from redis.backoff import NoBackoff
 
 from service.errors import FeatureStoreUnavailable
 from service.features.deployment import parse_deployment
+from service.features.keys import NAMESPACE, keys_of
+from service.features.store import Asked, Node, Places, one_node
 from service.features.tracking import Changed, Tracking
-from service.features.wire import Wire
+from service.features.wire import Answer, Wire
+from service.values import Keys
 
 _CLUSTER_READS_AT_ONCE = 32  # further ones wait; a connection to each node each
 _FAILURES = (redis.RedisError, OSError, RuntimeError)
 """RuntimeError is uvloop's word for a connection that has ended."""
-
-_TRIES = 2  # an idle connection may have been closed
 
 
 class RedisStore:
@@ -61,34 +63,34 @@ class RedisStore:
         """Counted up whenever any row may have changed without a report."""
         return self._tracking.generation
 
-    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+    def nodes_of(self, prefix: str, ids: Keys) -> Sequence[tuple[Node, Places]]:
+        """To a client there is one."""
+        return one_node()
+
+    def get_many(self, asked: Sequence[Asked], node: Node = "") -> Awaitable[list[bytes | None]]:
         """The row of each key, or None.
 
         Raises:
             FeatureStoreUnavailable: Redis refused, failed or stayed silent.
         """
-        if not keys:
-            return []
+        wire = self._wire
+        first = None if wire is None or wire.lost else wire.mget(asked)
+        return self._answer(asked, first)
+
+    async def _answer(self, asked: Sequence[Asked], first: Answer | None) -> list[bytes | None]:
         try:
-            if isinstance(self._client, redis.asyncio.Redis):
-                return await self._mget(self._client, keys)
-            async with self._turns:
-                blobs = await self._client.mget_nonatomic(keys)
-                return cast("list[bytes | None]", blobs)
+            if not isinstance(self._client, redis.asyncio.Redis):
+                keys = [key for each in asked for key in keys_of(*each)]
+                async with self._turns:
+                    blobs = await self._client.mget_nonatomic(keys)
+                    return cast("list[bytes | None]", blobs)
+            if first is not None:
+                with suppress(redis.ConnectionError):  # it was idle, and may have been closed
+                    return await first
+            wire = await self._open(self._client)
+            return await wire.mget(asked)
         except _FAILURES as error:
             raise FeatureStoreUnavailable(f"redis: {error}") from error
-
-    async def _mget(self, client: redis.asyncio.Redis, keys: Sequence[str]) -> list[bytes | None]:
-        for again in range(_TRIES):
-            wire = self._wire
-            try:
-                if wire is None or wire.lost:
-                    wire = await self._open(client)
-                return await wire.mget(keys)
-            except redis.ConnectionError:
-                if again == _TRIES - 1:
-                    raise
-        raise AssertionError("not reached")
 
     async def _open(self, client: redis.asyncio.Redis) -> Wire:
         """The connection that reads share; a new one where there is none."""
@@ -102,6 +104,8 @@ class RedisStore:
 
     async def follow(self, changed: Changed) -> None:
         """Report written keys to `changed`; reconnect when the connection is lost."""
+        with suppress(FeatureStoreUnavailable):  # which tracking says as well
+            await self.get_many([(NAMESPACE, [""])])  # the first request finds a connection
         await self._tracking.follow(changed)
 
     async def ping(self) -> None:

@@ -16,6 +16,9 @@ import hiredis
 import redis
 import redis.asyncio
 
+from service.features.commands import mget
+from service.features.store import Asked
+
 _MORE = object()
 Answer = asyncio.Future["list[bytes | None]"]
 
@@ -47,6 +50,8 @@ class Wire(asyncio.Protocol):
         self._silence: asyncio.TimerHandle | None = None
         self.lost = False
         self._transport.set_protocol(self)
+        if not self._transport.is_closing():
+            self._transport.set_write_buffer_limits(high=0)  # uvloop then writes without delay
 
     @staticmethod
     async def open(pool: redis.asyncio.ConnectionPool, timeout_s: float) -> Wire:
@@ -59,8 +64,8 @@ class Wire(asyncio.Protocol):
             raise redis.ConnectionError(f"the connection is lost: {error}") from error
         return Wire(connection, timeout_s)
 
-    def mget(self, keys: Sequence[str]) -> Answer:
-        """Ask for the values of keys.
+    def mget(self, asked: Sequence[Asked]) -> Answer:
+        """Ask for the values of keys, at once; there is at least one.
 
         Returns:
             A future: the values, or redis.RedisError.
@@ -71,9 +76,8 @@ class Wire(asyncio.Protocol):
         if self.lost:
             answer.set_exception(redis.ConnectionError("the connection is lost"))
             return answer
-        self._due.append((answer, len(keys)))
-        command: Any = ("MGET", *keys)
-        self._transport.write(hiredis.pack_command(command))
+        self._due.append((answer, sum(len(ids) for _, ids in asked)))
+        self._transport.write(mget(asked))
         if self._silence is None:
             self._listen()
         return answer
