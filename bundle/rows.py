@@ -118,15 +118,14 @@ class RowLayout:
             [xxhash.xxh3_64_intdigest(b"multirank-row", seed=word) for word in range(words)],
             dtype=np.uint64,
         )
+        self._empty = np.zeros(1, self.dtype)
+        self._empty["layout"] = self.digest
+        self._empty["numbers"][:, :numbers] = np.nan
+        self._empty["hashes"][:, self._first_of_each[0]] = NO_VALUE
 
     def empty(self, count: int) -> Rows:
         """`count` rows without a single value, not sealed."""
-        rows = np.zeros(count, dtype=self.dtype)
-        rows["layout"] = self.digest
-        rows["numbers"][:, : self.number_width] = np.nan
-        for slot in self.hash_slots:
-            rows["hashes"][:, slot.start] = NO_VALUE
-        return rows
+        return self._empty.repeat(count)
 
     def pack(self, columns: Mapping[str, Sequence[Any]], count: int) -> Rows:
         """Pack raw values, column by column, into `count` rows; features not given stay empty.
@@ -140,6 +139,7 @@ class RowLayout:
                 not fit the feature's kind.
         """
         rows = self.empty(count)
+        hashes, numbers = rows["hashes"], rows["numbers"]
         for name, values in columns.items():
             slot = self.slots.get(name)
             if slot is None:
@@ -149,8 +149,8 @@ class RowLayout:
                 )
             if len(values) != count:
                 raise ValueRejected(name, None, f"has {len(values)} values for {count} rows")
-            block = "hashes" if isinstance(slot.feature, Categorical | IdList) else "numbers"
-            pack_values(slot.feature, values, rows[block][:, slot.columns])
+            block = hashes if isinstance(slot.feature, Categorical | IdList) else numbers
+            pack_values(slot.feature, values, block[:, slot.columns])
         return rows
 
     def seal(self, rows: Rows, written_ms: int) -> Rows:
@@ -223,9 +223,11 @@ class RowLayout:
 
     def complete(self, rows: Rows) -> npt.NDArray[np.bool_]:
         """Which rows lack no value: bool [rows]."""
-        if not (rows["hashes"] == NO_VALUE).any() and not np.isnan(rows["numbers"]).any():
-            return np.ones(len(rows), bool)  # as most are
-        return np.logical_not(self.missing(rows).any(axis=1))
+        hashed, numeric = self._first_of_each
+        whole: npt.NDArray[np.bool_] = (rows["hashes"].take(hashed, axis=1) != NO_VALUE).all(axis=1)
+        if len(numeric):
+            whole &= ~np.isnan(rows["numbers"].take(numeric, axis=1)).any(axis=1)
+        return whole
 
 
 @dataclass(frozen=True)

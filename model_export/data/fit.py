@@ -83,7 +83,9 @@ def _fit_of(declaration: FeatureDeclaration) -> VocabularyFit | NumberFit | Noth
             return NothingFit()
         is_list = isinstance(declaration, IdListDeclaration)
         return VocabularyFit(is_list, declaration.min_count)
-    return NothingFit() if isinstance(declaration, DenseVectorDeclaration) else NumberFit()
+    if isinstance(declaration, DenseVectorDeclaration):
+        return NothingFit()
+    return NumberFit(sampled=isinstance(declaration, BucketisedDeclaration))
 
 
 def _fitted(

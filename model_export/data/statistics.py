@@ -13,7 +13,7 @@ from bundle.packing import hash_value
 
 Counts = npt.NDArray[np.int64]
 
-SAMPLED_ROWS = 1_000_000
+SAMPLED_ROWS = 200_000
 """Quantiles of more values than this are those of a random sample of so many."""
 
 
@@ -62,9 +62,14 @@ class VocabularyFit:
 
 
 class NumberFit:
-    """Mean, deviation and quantiles of a column of numbers."""
+    """Mean and deviation of a column of numbers, and its quantiles if need be.
 
-    def __init__(self) -> None:
+    Args:
+        sampled: whether quantiles will be asked for, which takes memory for a sample.
+    """
+
+    def __init__(self, sampled: bool) -> None:
+        self._sampled = sampled
         self._rng = np.random.default_rng(0)
         self._weight, self._mean, self._squares = 0.0, 0.0, 0.0
         self._numbers, self._weights, self._draws = np.zeros((3, 0))
@@ -89,7 +94,8 @@ class NumberFit:
         self._squares += apart**2 * self._weight * weight / total
         self._mean = mean if not self._weight else self._mean + apart * weight / total
         self._weight = total
-        self._sample(numbers, weights)
+        if self._sampled:
+            self._sample(numbers, weights)
 
     def mean_and_deviation(self) -> tuple[float, float]:
         """Of all values.

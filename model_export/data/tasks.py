@@ -114,32 +114,6 @@ def labels_and_masks(
     return np.stack(labels, axis=1), np.stack(masks, axis=1)
 
 
-def check_learnable(
-    tasks: Sequence[TaskDeclaration], positives: Sequence[int], defined: Sequence[int], where: str
-) -> None:
-    """That every task has something to learn in the training part.
-
-    Args:
-        tasks: the T tasks.
-        positives, defined: [T], rows with a label other than 0, and rows with a label.
-        where: the name of the data.
-
-    Raises:
-        DataInvalid: a task is defined nowhere, or a binary one has labels of one class only.
-    """
-    for task, positive, total in zip(tasks, positives, defined, strict=True):
-        column = task.label or task.name
-        if not total:
-            raise DataInvalid(
-                f"{where}: tasks: {task.name}: no training row has a label in {column!r}"
-            )
-        if task.kind == "binary" and positive in (0, total):
-            raise DataInvalid(
-                f"{where}: tasks: {task.name}: all {total} training labels in {column!r} are "
-                f"{int(positive > 0)}: there is nothing to learn"
-            )
-
-
 def _label_and_mask(
     task: TaskDeclaration, part: Impressions
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:

@@ -1,7 +1,7 @@
 """CAGrad: near the mean gradient, the direction that serves the worst task best.
 
-Liu et al., "Conflict-Averse Gradient Descent for Multi-task Learning", NeurIPS 2021, algorithm 1, g_0
-being the mean gradient; solved in its dual form by torchjd, which calls cvxpy at every step:
+Liu et al., "Conflict-Averse Gradient Descent for Multi-task Learning", NeurIPS 2021, algorithm 1,
+g_0 being the mean gradient; solved in its dual form by torchjd, which calls cvxpy at every step:
 
     max_d min_t g_t . d        |d - g_0| <= c |g_0|
 """

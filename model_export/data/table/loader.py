@@ -135,7 +135,11 @@ class TablePart:
     part: int
 
     def __len__(self) -> int:
-        return sum(len(rows) for _, rows in self.groups)
+        return sum(len(self._rows_of(group)) for group in self.groups)
+
+    def _rows_of(self, group: Group) -> npt.NDArray[np.int64]:
+        """The rows of a group that are of this part, counted within the group."""
+        return np.flatnonzero(self.table.part_of[group] == self.part)
 
     @property
     def origin(self) -> str:
@@ -153,13 +157,9 @@ class TablePart:
         return self.table.options.position is not None
 
     @cached_property
-    def groups(self) -> list[tuple[Group, npt.NDArray[np.int64]]]:
-        """The groups that have rows of this part, with those rows."""
-        found = (
-            (group, np.flatnonzero(parts == self.part))
-            for group, parts in self.table.part_of.items()
-        )
-        return [(group, rows) for group, rows in found if len(rows)]
+    def groups(self) -> list[Group]:
+        """The groups that have rows of this part."""
+        return [group for group in self.table.groups if len(self._rows_of(group))]
 
     def chunks(self) -> Iterator[Impressions]:
         """The part's rows, group after group."""
@@ -172,7 +172,8 @@ class TablePart:
         Raises:
             DataInvalid: a value is wrong; names file, row and column.
         """
-        table, (group, rows) = self.table, self.groups[number]
+        table, group = self.table, self.groups[number]
+        rows = self._rows_of(group)
         read = table.read(group).take(pa.array(rows))
         whole = _where(group)
 
