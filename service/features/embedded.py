@@ -20,6 +20,7 @@ class EmbeddedStore:
 
     name = "embedded"
     tracked = True
+    nodes = ("",)
 
     def __init__(self) -> None:
         self._rows: dict[str, bytes] = {}

@@ -13,89 +13,22 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from bundle.rows import Decoded
 from bundle.schema import Entity
-from service.clock import Slots
 from service.errors import FeatureStoreUnavailable
 from service.features.breaker import STATES, CircuitBreaker, State
-from service.features.cache import NO_READ, CachedRows, Outcome, RowCache, describe
+from service.features.cache import NO_READ, Outcome, describe
 from service.features.keys import UNTRACKED_TTL_S
+from service.features.read import Part, Read, Share, repeats, share_of_repeats
 from service.features.store import FeatureStore, Node
 from service.features.wanted import Wanted
 from service.metrics import Metrics
-from service.values import Keys
 
 log = logging.getLogger(__name__)
-
-
-class _Part:
-    """The rows of one entity in a read.
-
-    Attributes:
-        slots: where the tier has room for them. rows: once they have landed.
-        shared: whether more than one request waits for them.
-    """
-
-    __slots__ = ("cache", "decoded", "ids", "prefix", "rows", "shared", "slots")
-
-    def __init__(self, wanted: Wanted, ids: Keys) -> None:
-        self.cache: RowCache = wanted.cache
-        self.prefix = wanted.prefix
-        self.ids = ids
-        self.slots = _NONE
-        self.shared = False
-        self.decoded: Decoded | None = None
-        self.rows: CachedRows | None = None
-
-    def find(self, slots: Slots) -> Slots:
-        """Which of the rows have these slots."""
-        order = np.argsort(self.slots)
-        return order[np.searchsorted(self.slots, slots, sorter=order)]
-
-    def take(self, rows: Slots | None) -> CachedRows:
-        """Some of the rows, for one request to do with as it likes; None: all, in order."""
-        assert self.rows is not None
-        if rows is None and not self.shared:
-            return self.rows
-        return self.rows.take(np.arange(len(self.slots)) if rows is None else rows)
-
-
-class _Read:
-    """One read of one node under way.
-
-    Attributes:
-        number: counted up. parts: by prefix.
-        task: ends when the read has, whether it failed or not.
-        failure: why there are no rows.
-    """
-
-    __slots__ = ("failure", "generation", "late", "node", "number", "parts", "started", "task")
-
-    def __init__(self, number: int, node: Node, generation: int) -> None:
-        self.number = number
-        self.node = node
-        self.generation = generation
-        self.parts: dict[str, _Part] = {}
-        self.started = time.monotonic()
-        self.late = False
-        self.failure: FeatureStoreUnavailable | None = None
-        self.task: asyncio.Task[None] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Share:
-    """What a request has of a read: `rows` of `part` belong in the `places` of `wanted`."""
-
-    read: _Read
-    part: _Part
-    rows: Slots | None
-    wanted: Wanted
-    places: Slots
 
 
 class Reads:
@@ -120,8 +53,8 @@ class Reads:
         }
         self._show_circuit("closed")
         self._last_number = NO_READ
-        self._under_way: dict[int, _Read] = {}
-        self._landed: list[_Read] = []
+        self._under_way: dict[int, Read] = {}
+        self._landed: list[Read] = []
         self._unfinished: set[asyncio.Task[None]] = set()
 
     async def complete(self, wanted: Sequence[Wanted], budget_s: float) -> str:
@@ -130,8 +63,8 @@ class Reads:
         Returns:
             Why rows are missing: "", "circuit_open", "timeout" or "unavailable".
         """
-        new: dict[Node, _Read] = {}
-        shares: list[_Share] = []
+        new: dict[Node, Read] = {}
+        shares: list[Share] = []
         for each in wanted:
             if len(each.places):
                 self._share(each, new, shares)
@@ -149,7 +82,7 @@ class Reads:
             failure = self._settle(share, share.read.task in tasks, pending) or failure
         return failure
 
-    def _settle(self, share: _Share, waited: bool, pending: set[asyncio.Task[None]]) -> str:
+    def _settle(self, share: Share, waited: bool, pending: set[asyncio.Task[None]]) -> str:
         """Hand over what has come of a share; why it has not."""
         read = share.read
         if read.task is None or not waited:
@@ -163,7 +96,7 @@ class Reads:
         share.wanted.fill(share.places, share.part.take(share.rows))
         return ""
 
-    def _share(self, wanted: Wanted, new: dict[Node, _Read], shares: list[_Share]) -> None:
+    def _share(self, wanted: Wanted, new: dict[Node, Read], shares: list[Share]) -> None:
         """Divide what is wanted between reads under way and new ones."""
         places, slots = wanted.places, wanted.slots
         if self._under_way:
@@ -177,11 +110,11 @@ class Reads:
                 left &= ~mine
                 part = read.parts[wanted.prefix]
                 part.shared = True
-                shares.append(_Share(read, part, part.find(slots[mine]), wanted, places[mine]))
+                shares.append(Share(read, part, part.find(slots[mine]), wanted, places[mine]))
             if not left.any():
                 return
             places = places[left]
-        again = _repeats(wanted.ids(places))
+        again = repeats(wanted.ids(places))
         repeated = places[again]
         if len(again):
             places = np.delete(places, again)
@@ -189,14 +122,14 @@ class Reads:
             read = new.get(node)
             if read is None:
                 self._last_number += 1
-                read = new[node] = _Read(self._last_number, node, self._store.generation)
+                read = new[node] = Read(self._last_number, node, self._store.generation)
             at = places[there]
-            part = read.parts[wanted.prefix] = _Part(wanted, wanted.ids(at))
-            shares.append(_Share(read, part, None, wanted, at))
+            part = read.parts[wanted.prefix] = Part(wanted, wanted.ids(at))
+            shares.append(Share(read, part, None, wanted, at))
             if len(repeated):
-                shares.append(_repeated(read, part, wanted, repeated))
+                shares.append(share_of_repeats(read, part, wanted, repeated))
 
-    def _start(self, read: _Read) -> asyncio.Task[None]:
+    def _start(self, read: Read) -> asyncio.Task[None]:
         answer = self._store.get_many(
             [(part.prefix, part.ids) for part in read.parts.values()], read.node
         )
@@ -209,13 +142,13 @@ class Reads:
             part.slots = part.cache.reserve(part.ids, read.number)
         return read.task
 
-    def _ended(self, read: _Read, task: asyncio.Task[None]) -> None:
+    def _ended(self, read: Read, task: asyncio.Task[None]) -> None:
         self._unfinished.discard(task)
         self._landed.append(read)
         loop = task.get_loop()
         loop.call_soon(loop.call_soon, self.keep)  # those who wait for it go on first
 
-    async def _land(self, read: _Read, answer: Awaitable[list[bytes | None]]) -> None:
+    async def _land(self, read: Read, answer: Awaitable[list[bytes | None]]) -> None:
         """Wait for the rows; those who want them have them when this ends."""
         try:
             blobs = await answer
@@ -244,8 +177,13 @@ class Reads:
                     continue
                 part.cache.fill(part.slots, read.number, part.rows, read.started, ttl_s)
                 self._count(part.cache.layout.entity, part.decoded)
+        # of nodes that have no rows any more nobody asks whether they are back
+        if len(self._breakers) > 1 and (gone := self._breakers.keys() - set(self._store.nodes)):
+            for node in gone:
+                del self._breakers[node]
+            self._show_circuit("closed")
 
-    def _note_late(self, read: _Read) -> None:
+    def _note_late(self, read: Read) -> None:
         if not read.late and time.monotonic() - read.started >= self._late_s:
             read.late = True
             self._breaker(read.node).failed()
@@ -282,28 +220,3 @@ class Reads:
         worst = max((changed, *(each.state for each in self._breakers.values())), key=STATES.index)
         for each in STATES:
             self._metrics.feature_circuit.labels(each).set(each == worst)
-
-
-def _repeats(ids: Keys) -> Slots:
-    """Where ids stand that have stood before."""
-    if isinstance(ids, np.ndarray):
-        ordered = np.sort(ids)
-        if (ordered[1:] != ordered[:-1]).all():
-            return _NONE
-    elif len(set(ids)) == len(ids):
-        return _NONE
-    first = {each: place for place, each in reversed(list(enumerate(ids)))}
-    return np.delete(np.arange(len(ids)), list(first.values()))
-
-
-def _repeated(read: _Read, part: _Part, wanted: Wanted, places: Slots) -> _Share:
-    """The share of a part that repeats what is in it."""
-    row_of = {each: row for row, each in enumerate(part.ids)}
-    asked = zip(places.tolist(), wanted.ids(places), strict=True)
-    found = [(place, row_of[each]) for place, each in asked if each in row_of]
-    part.shared = True
-    at, rows = np.array(found, np.int64).reshape(-1, 2).T
-    return _Share(read, part, rows, wanted, at)
-
-
-_NONE: Slots = np.zeros(0, np.int64)

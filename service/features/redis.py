@@ -1,9 +1,9 @@
-"""Feature rows in Redis: one MGET a request; of a Cluster one for each slot, nodes in parallel."""
+"""Feature rows in Redis: one MGET a request; of a Cluster GETs, together for each node."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -13,14 +13,17 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from service.errors import FeatureStoreUnavailable
+from service.features.cluster import Slots, slots_of
+from service.features.commands import gets, mget
 from service.features.deployment import parse_deployment
 from service.features.keys import NAMESPACE, keys_of
+from service.features.line import Line
 from service.features.store import Asked, Node, Places, one_node
 from service.features.tracking import Changed, Tracking
-from service.features.wire import Answer, Wire
 from service.values import Keys
 
-_CLUSTER_READS_AT_ONCE = 32  # further ones wait; a connection to each node each
+_LOST_READS_AT_ONCE = 32  # that redis-py looks after; a connection to each node each
+
 _FAILURES = (redis.RedisError, OSError, RuntimeError)
 """RuntimeError is uvloop's word for a connection that has ended."""
 
@@ -40,18 +43,20 @@ class RedisStore:
     name = "redis"
 
     def __init__(self, url: str, timeout_s: float) -> None:
-        deployment = parse_deployment(url)
-        options: dict[str, Any] = {
+        self._deployment = parse_deployment(url)
+        self._options: dict[str, Any] = {
             "socket_timeout": timeout_s,
             "socket_connect_timeout": timeout_s,
             "retry": Retry(NoBackoff(), 1),  # once: an idle connection may have been closed
         }
-        self._client = deployment.async_client(**options, protocol=2)
         self._timeout_s = timeout_s
-        self._wire: Wire | None = None
-        self._opening = asyncio.Lock()
-        self._turns = asyncio.Semaphore(_CLUSTER_READS_AT_ONCE)
-        self._tracking = Tracking(deployment, options)
+        self._client = self._deployment.async_client(**self._options, protocol=2)
+        self._lines: dict[Node, Line] = {}
+        self._slots: Slots | None = None  # of a Cluster, once they are known
+        if isinstance(self._client, redis.asyncio.Redis):
+            self._lines[""] = Line(self._client, timeout_s)
+        self._turns = asyncio.Semaphore(_LOST_READS_AT_ONCE)
+        self._tracking = Tracking(self._deployment, self._options)
 
     @property
     def tracked(self) -> bool:
@@ -63,9 +68,14 @@ class RedisStore:
         """Counted up whenever any row may have changed without a report."""
         return self._tracking.generation
 
+    @property
+    def nodes(self) -> Collection[Node]:
+        """The primaries of a Cluster by name; "" while they are not known."""
+        return ("",) if self._slots is None else self._slots.primaries
+
     def nodes_of(self, prefix: str, ids: Keys) -> Sequence[tuple[Node, Places]]:
-        """To a client there is one."""
-        return one_node()
+        """The nodes of a Cluster that have the keys; "" while they are not known."""
+        return one_node() if self._slots is None else self._slots.nodes_of(prefix, ids)
 
     def get_many(self, asked: Sequence[Asked], node: Node = "") -> Awaitable[list[bytes | None]]:
         """The row of each key, or None.
@@ -73,34 +83,36 @@ class RedisStore:
         Raises:
             FeatureStoreUnavailable: Redis refused, failed or stayed silent.
         """
-        wire = self._wire
-        first = None if wire is None or wire.lost else wire.mget(asked)
-        return self._answer(asked, first)
+        if self._deployment.kind != "cluster":
+            return _or_unavailable(self._lines[""].ask(mget(asked)))
+        if not node:
+            return _or_unavailable(self._follow_slots(asked))
+        if node not in self._lines:
+            assert self._slots is not None
+            address = self._slots.primaries[node]
+            client = self._deployment.async_node(address, **self._options, protocol=2)
+            self._lines[node] = Line(client, self._timeout_s)
+        return _or_unavailable(self._of_node(asked, self._lines[node].ask(gets(asked))))
 
-    async def _answer(self, asked: Sequence[Asked], first: Answer | None) -> list[bytes | None]:
+    async def _of_node(
+        self, asked: Sequence[Asked], answer: Awaitable[list[bytes | None]]
+    ) -> list[bytes | None]:
         try:
-            if not isinstance(self._client, redis.asyncio.Redis):
-                keys = [key for each in asked for key in keys_of(*each)]
-                async with self._turns:
-                    blobs = await self._client.mget_nonatomic(keys)
-                    return cast("list[bytes | None]", blobs)
-            if first is not None:
-                with suppress(redis.ConnectionError):  # it was idle, and may have been closed
-                    return await first
-            wire = await self._open(self._client)
-            return await wire.mget(asked)
-        except _FAILURES as error:
-            raise FeatureStoreUnavailable(f"redis: {error}") from error
+            return await answer
+        except redis.ResponseError:  # these slots are another's now
+            return await self._follow_slots(asked)
+        except _FAILURES:  # another may have taken its place
+            self._slots = await slots_of(self._deployment, self._options)
+            raise
 
-    async def _open(self, client: redis.asyncio.Redis) -> Wire:
-        """The connection that reads share; a new one where there is none."""
-        async with self._opening:
-            if self._wire is not None and self._wire.lost:
-                await self._wire.close()
-                self._wire = None
-            if self._wire is None:
-                self._wire = await Wire.open(client.connection_pool, self._timeout_s)
-            return self._wire
+    async def _follow_slots(self, asked: Sequence[Asked]) -> list[bytes | None]:
+        """Let redis-py find out where keys are; from then on it is known here."""
+        assert isinstance(self._client, redis.asyncio.RedisCluster)
+        keys = [key for each in asked for key in keys_of(*each)]
+        async with self._turns:
+            blobs = await self._client.mget_nonatomic(keys)
+        self._slots = await slots_of(self._deployment, self._options)
+        return cast("list[bytes | None]", blobs)
 
     async def follow(self, changed: Changed) -> None:
         """Report written keys to `changed`; reconnect when the connection is lost."""
@@ -117,9 +129,16 @@ class RedisStore:
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._wire is not None:
-            await self._wire.close()
+        for line in self._lines.values():
+            await line.close()
         await self._client.aclose()
+
+
+async def _or_unavailable(answer: Awaitable[list[bytes | None]]) -> list[bytes | None]:
+    try:
+        return await answer
+    except _FAILURES as error:
+        raise FeatureStoreUnavailable(f"redis: {error}") from error
 
 
 def write_rows(client: redis.Redis | redis.RedisCluster, rows: Sequence[tuple[str, bytes]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -38,6 +38,10 @@ class FeatureStore(Protocol):
     @property
     def generation(self) -> int:
         """Counted up whenever any row may have changed without a report."""
+
+    @property
+    def nodes(self) -> Collection[Node]:
+        """Those that rows are on now."""
 
     def nodes_of(self, prefix: str, ids: Keys) -> Sequence[tuple[Node, Places]]:
         """Which node has which of the keys: nodes, and the places of their keys."""

@@ -29,6 +29,8 @@ from service.metrics import Metrics
 from tests import redis_deployments
 from tests.redis_deployments import Deploy
 from tests.servers import Redis
+from tests.unit.service.features import fake_store
+from tests.unit.service.features.fake_store import FEATURE_SET, LAYOUTS
 
 PREFIX = "mr:contract:item:0123456789abcdef:"
 ROWS = {
@@ -392,6 +394,37 @@ class TestCluster:
         with redis_deployments.cluster(tmp_path) as url:
             asyncio.run(check(url))
 
+    def test_a_node_that_is_lost_takes_no_rows_of_others_with_it(self, tmp_path: Path) -> None:
+        items = [str(number) for number in range(60)]
+        price = LAYOUTS["item"].slots["price"].start
+        keys = {each: fake_store.key("item", each) for each in items}
+        rows = {keys[each]: fake_store.row("item", price=float(each)) for each in items}
+
+        async def found(store: FeatureStore) -> list[str]:
+            """The items that a process which has none yet can read."""
+            source = FeatureSource(store, 10.0, {"": "defaults"}, 1 << 20, 60.0, 0.0, Metrics())
+            fetched = await source.fetch(FEATURE_SET, LAYOUTS, None, items, 20.0)
+            there = np.flatnonzero(fetched.items.found)
+            assert fetched.items.rows["numbers"][there, price].tolist() == there.tolist()
+            assert fetched.reasons == ([] if len(there) == len(items) else ["redis_unavailable"])
+            return [items[each] for each in there.tolist()]
+
+        async def check(url: str) -> None:
+            async with on_redis(url) as (store, write):
+                write(rows)
+                for _ in range(2):  # before and after the slots are known
+                    assert await found(store) == items
+                of_port = {each: port_of(keys[each], url) for each in items}
+                with redis.Redis(port=of_port["0"]) as node, contextlib.suppress(redis.RedisError):
+                    node.shutdown(nosave=True)
+                left = [each for each in items if of_port[each] != of_port["0"]]
+                assert left
+                for _ in range(10):
+                    assert await found(store) == left
+
+        with redis_deployments.cluster(tmp_path, "--cluster-require-full-coverage", "no") as url:
+            asyncio.run(check(url))
+
 
 def nodes_of(key: str, url: str) -> tuple[int, redis.Redis]:
     """The slot of a key, and a client of the node that has it."""
@@ -400,6 +433,13 @@ def nodes_of(key: str, url: str) -> tuple[int, redis.Redis]:
         ask: Any = client
         slot, node = ask.keyslot(key), ask.get_node_from_key(key)
         return slot, redis.Redis(host=node.host, port=node.port)
+
+
+def port_of(key: str, url: str) -> int:
+    """The port of the node that has a key."""
+    _, node = nodes_of(key, url)
+    with node:
+        return int(node.get_connection_kwargs()["port"])
 
 
 def move_slot_of(key: str, url: str) -> None:

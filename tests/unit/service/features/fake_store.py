@@ -37,6 +37,7 @@ class FakeStore:
     """
 
     name = "fake"
+    nodes = ("",)
 
     def __init__(self, rows: dict[str, bytes] | None = None) -> None:
         self.rows = rows or {}
