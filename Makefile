@@ -67,8 +67,8 @@ tune: runs/movielens/bundle/manifest.json ## the weights of examples/fusions/tun
 reproduce: install ## the papers' experiments: Census-Income, correlated tasks, Hillstrom; an hour, tables in docs/reproduce
 	$(BIN)/python -m model_export.reproduce
 
-matrix: install ## every architecture under every weighting method, exported and asked through /rank; minutes
-	MULTIRANK_MATRIX=full $(BIN)/python -m pytest -n $(TEST_PROCESSES) tests/e2e/test_matrix.py
+matrix: install ## every architecture under every weighting method, exported and asked through /rank; nine minutes
+	MULTIRANK_MATRIX=full $(BIN)/python -m pytest tests/e2e/test_matrix.py
 
 test: install ## the whole suite in TEST_PROCESSES (2), against a real Redis that it starts itself
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder

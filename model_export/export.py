@@ -65,18 +65,21 @@ def contents_of(run: FinishedRun) -> Contents:
 
 
 def write_bundle(contents: Contents, target: Path) -> Manifest:
-    """Write a bundle, replacing what is in `target`.
+    """Write a bundle, replacing the one in `target` once the new one is whole.
 
     Raises:
-        ParityFailed: the graphs do not give torch's scores; nothing is left in `target`.
+        ParityFailed: the graphs do not give torch's scores; `target` stays as it is.
     """
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
+    unfinished = target.with_name(f".{target.name}.part")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of an export that was killed
+    unfinished.mkdir(parents=True)
     try:
-        return _write(contents, target)
-    except BaseException:
-        shutil.rmtree(target)
-        raise
+        manifest = _write(contents, unfinished)
+        shutil.rmtree(target, ignore_errors=True)
+        unfinished.rename(target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return manifest
 
 
 def _write(contents: Contents, target: Path) -> Manifest:

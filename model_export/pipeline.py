@@ -24,7 +24,7 @@ from model_export.data.fit import FittedFeatures, fit
 from model_export.data.impressions import Feed, Part
 from model_export.data.streamed import StreamedRows
 from model_export.data.table.loader import TablePart
-from model_export.data.tasks import check_learnable
+from model_export.data.training_labels import scaling_labels
 from model_export.errors import DataInvalid
 from model_export.export import contents_of, write_bundle
 from model_export.models.base import MultiTaskModel
@@ -81,15 +81,18 @@ def train(
 
 @dataclass(frozen=True)
 class Prepared:
-    """The data of an experiment, read and encoded."""
+    """The data of an experiment, read and encoded.
+
+    Attributes:
+        scaling_labels: of each task, what `TaskOutputs.fit` takes.
+    """
 
     feed: Feed[Part]
     features: FittedFeatures
     train: EncodedRows
     validation: EncodedRows
     test: EncodedRows
-    train_labels: npt.NDArray[np.float32]
-    train_masks: npt.NDArray[np.bool_]
+    scaling_labels: list[npt.NDArray[np.float32]]
 
 
 def prepare(config: Config) -> Prepared:
@@ -109,15 +112,8 @@ def prepare(config: Config) -> Prepared:
     train_rows, validation_rows, test_rows = (
         _encoded(part, config, encoder) for part in (feed.train, feed.validation, feed.test)
     )
-    labels_masks = [(chunk.labels, chunk.masks) for chunk in train_rows.chunks()]
-    labels, masks = (np.concatenate(parts) for parts in zip(*labels_masks, strict=True))
-    check_learnable(
-        config.tasks,
-        ((labels != 0) & masks).sum(axis=0).tolist(),
-        masks.sum(axis=0).tolist(),
-        feed.train.origin,
-    )
-    return Prepared(feed, features, train_rows, validation_rows, test_rows, labels, masks)
+    labels = scaling_labels(config.tasks, train_rows, feed.train.origin)
+    return Prepared(feed, features, train_rows, validation_rows, test_rows, labels)
 
 
 def _encoded(part: Part, config: Config, encoder: Encoder) -> EncodedRows:
@@ -132,7 +128,7 @@ def new_model(config: Config, prepared: Prepared, device: torch.device) -> Multi
     """The network of a configuration, initialised by its seed, with the scales of its labels."""
     torch.manual_seed(config.seed)
     model = run_directory.network(config, prepared.features.schema).to(device)
-    model.outputs.fit(prepared.train_labels, prepared.train_masks)
+    model.outputs.fit(prepared.scaling_labels)
     return model
 
 

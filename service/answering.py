@@ -33,7 +33,7 @@ from service.values import Query, Ranked, Scored
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer", Scored, Ranked)
 
-_PATIENCE_S = 0.005
+_PATIENCE_S = 0.025
 """How long an answer is worked on before its client is watched for leaving."""
 _CLIENT_LEFT = (499, "client_left")
 

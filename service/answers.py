@@ -37,7 +37,7 @@ def ranked_answer(ranked: Ranked, columns: bool, form: BodyFormat = JSON) -> byt
         "weights": ranked.fusion_weights,
         "rule": ranked.fusion_rule,
     }
-    ids = [scored.item_ids[row] for row in order.tolist()]
+    ids = list(map(scored.item_ids.__getitem__, order.tolist()))
     fused = ranked.fused[order]
     explanation = ranked.explanation
     if explanation is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,7 +29,7 @@ _ID_TYPES = {"string_type", "int_type"}
 
 def new_request_id() -> str:
     """A request id for clients that did not send one."""
-    return secrets.token_hex(8)
+    return f"{random.getrandbits(64):016x}"
 
 
 def read_content(body: bytes, form: BodyFormat) -> Any:
@@ -126,14 +126,9 @@ def _parse(content: Any) -> tuple[schemas.RankRequest, Sequence[Id], set[type]]:
 
 
 def _distinct_keys(ids: Sequence[Id], kinds: set[type]) -> Keys:
-    numbers, texts = _whole_numbers(ids, kinds), list[str]()
-    if numbers is None:
-        texts = list(map(str, ids))
-        distinct = len(set(texts)) == len(texts)
-    else:
-        ordered = np.sort(numbers)
-        distinct = not (ordered[1:] == ordered[:-1]).any()
-    if not distinct:
+    numbers = _whole_numbers(ids, kinds)
+    texts = list(map(str, ids)) if numbers is None else []
+    if len(set(ids if numbers is not None else texts)) < len(ids):
         twice = [key for key, count in Counter(map(str, ids)).items() if count > 1]
         raise InvalidRequest.at(
             "candidates.ids", f"duplicate ids: {', '.join(twice[:5])}; send each candidate once"

@@ -38,7 +38,7 @@ class User(_Wire):
     )
 
     id: Id | None = None
-    features: dict[str, Any] = {}
+    features: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _known_somehow(self) -> Self:
@@ -51,21 +51,21 @@ class CandidateColumns(_Wire):
     """Candidates as columns: the fast form. Each feature column is as long as `ids`."""
 
     ids: Annotated[list[Id], Field(min_length=1)]
-    features: dict[str, list[Any]] = {}
+    features: dict[str, list[Any]] = Field(default_factory=dict)
 
 
 class CandidateRow(_Wire):
     """One candidate of the row form."""
 
     id: Id
-    features: dict[str, Any] = {}
+    features: dict[str, Any] = Field(default_factory=dict)
 
 
 class Fusion(_Wire):
     """A fusion by name, with weights overridden; or a formula, where the operator allows it."""
 
     name: Annotated[str, Field(max_length=128)] | None = None
-    weights: dict[str, Finite] = {}
+    weights: dict[str, Finite] = Field(default_factory=dict)
     formula: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
 
     @model_validator(mode="after")
@@ -99,7 +99,7 @@ class RankRequest(_Wire):
     model: Annotated[str, Field(max_length=128)] | None = None
     version: Annotated[int, Field(ge=1, lt=_INT64)] | None = None
     user: User
-    context: dict[str, Any] = {}
+    context: dict[str, Any] = Field(default_factory=dict)
     candidates: Candidates
     fusion: FusionChoice | None = None
     top_k: Annotated[int, Field(ge=1, lt=_INT64)] | None = None

@@ -18,6 +18,10 @@ import onnxruntime as ort
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 
+from bundle import store
+from model_export.foreign.importing import import_graph
+from model_export.foreign.specification import Specification
+
 CITIES = ("oslo", "rome", "lima")
 FILMS = range(1, 6)
 TASKS = ("click", "like", "seconds")
@@ -189,3 +193,11 @@ def expected(graph: Path, rows: list[Row]) -> npt.NDArray[np.float64]:
     logits, seconds = session.run(["logits", "seconds"], arrays)
     probabilities = 1 / (1 + np.exp(-logits.astype(np.float64)))
     return np.concatenate((probabilities, seconds[:, None]), axis=1)
+
+
+def imported(graph: Path, **changes: Any) -> store.Bundle:
+    """Import the graph with a changed specification."""
+    specification = Specification(write_spec(graph.with_suffix(".yaml"), **changes))
+    target = graph.parent / "bundle"
+    import_graph(graph, specification, target)
+    return store.load(target)

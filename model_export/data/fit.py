@@ -59,12 +59,12 @@ def fit(declarations: Iterable[FeatureDeclaration], train: Part) -> FittedFeatur
     for chunk in train.chunks():
         for declaration, fitting in fits:
             values = chunk.column(declaration.entity, declaration.name)
-            with _named(declaration):
+            with _named(declaration, train.origin):
                 fitting.add(values, chunk.row_counts(declaration.entity))
     vocabularies: dict[str, npt.NDArray[np.uint64]] = {}
     features: list[Feature] = []
     for declaration, fitting in fits:
-        with _named(declaration):
+        with _named(declaration, train.origin):
             if isinstance(fitting, VocabularyFit):
                 vocabularies[declaration.key] = fitting.hashes()
             size = len(vocabularies.get(declaration.key, ()))
@@ -72,7 +72,8 @@ def fit(declarations: Iterable[FeatureDeclaration], train: Part) -> FittedFeatur
     try:
         schema = FeatureSchema(features=tuple(features))
     except ValidationError as error:
-        raise DataInvalid(f"features: {error.errors()[0]['msg']}") from error
+        said = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise DataInvalid(f"features: {said}") from error
     return FittedFeatures(schema, vocabularies)
 
 
@@ -82,7 +83,9 @@ def _fit_of(declaration: FeatureDeclaration) -> VocabularyFit | NumberFit | Noth
             return NothingFit()
         is_list = isinstance(declaration, IdListDeclaration)
         return VocabularyFit(is_list, declaration.min_count)
-    return NothingFit() if isinstance(declaration, DenseVectorDeclaration) else NumberFit()
+    if isinstance(declaration, DenseVectorDeclaration):
+        return NothingFit()
+    return NumberFit(sampled=isinstance(declaration, BucketisedDeclaration))
 
 
 def _fitted(
@@ -99,11 +102,11 @@ def _fitted(
 
 
 @contextmanager
-def _named(declaration: FeatureDeclaration) -> Iterator[None]:
+def _named(declaration: FeatureDeclaration, origin: str) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError) as error:
-        raise DataInvalid(f"features: {declaration.key}: {error}") from error
+        raise DataInvalid(f"{origin}: features: {declaration.key}: {error}") from error
 
 
 def _indexed(declaration: CategoricalDeclaration | IdListDeclaration, size: int) -> Feature:

@@ -13,7 +13,7 @@ from bundle.packing import hash_value
 
 Counts = npt.NDArray[np.int64]
 
-SAMPLED_ROWS = 1_000_000
+SAMPLED_ROWS = 200_000
 """Quantiles of more values than this are those of a random sample of so many."""
 
 
@@ -55,14 +55,21 @@ class VocabularyFit:
         # Ties are ordered by hash, so that the indices do not depend on the order of the data.
         frequent = [(-n, hashed) for hashed, n in self._rows.items() if n >= self._min_count]
         if not frequent:
-            raise ValueError(f"no value is in {self._min_count} training rows or more")
+            if self._min_count > 1:
+                raise ValueError(f"no value is in {self._min_count} training rows or more")
+            raise ValueError("no value in the training rows")
         return np.array([hashed for _, hashed in sorted(frequent)], np.uint64)
 
 
 class NumberFit:
-    """Mean, deviation and quantiles of a column of numbers."""
+    """Mean and deviation of a column of numbers, and its quantiles if need be.
 
-    def __init__(self) -> None:
+    Args:
+        sampled: whether quantiles will be asked for, which takes memory for a sample.
+    """
+
+    def __init__(self, sampled: bool) -> None:
+        self._sampled = sampled
         self._rng = np.random.default_rng(0)
         self._weight, self._mean, self._squares = 0.0, 0.0, 0.0
         self._numbers, self._weights, self._draws = np.zeros((3, 0))
@@ -87,7 +94,8 @@ class NumberFit:
         self._squares += apart**2 * self._weight * weight / total
         self._mean = mean if not self._weight else self._mean + apart * weight / total
         self._weight = total
-        self._sample(numbers, weights)
+        if self._sampled:
+            self._sample(numbers, weights)
 
     def mean_and_deviation(self) -> tuple[float, float]:
         """Of all values.

@@ -38,8 +38,8 @@ class TaskDeclaration(BaseModel):
     Attributes:
         label: the outcome column; the task's own name when left out.
         at_least: for a binary task, the outcome from which on the label is 1.
-        where: the task is defined only where this outcome column is 1; elsewhere it is masked,
-            neither a negative nor a zero.
+        where: the task is defined only where this outcome column is 1; where it is 0 or missing
+            the task is masked, neither a negative nor a zero.
         entire_space: with `where`, rows elsewhere count as label 0 instead: a conversion over all
             impressions rather than over the clicked ones.
         minimum, maximum: the range of a regression task's labels; one outside it is an error.
@@ -114,32 +114,6 @@ def labels_and_masks(
     return np.stack(labels, axis=1), np.stack(masks, axis=1)
 
 
-def check_learnable(
-    tasks: Sequence[TaskDeclaration], positives: Sequence[int], defined: Sequence[int], where: str
-) -> None:
-    """That every task has something to learn in the training part.
-
-    Args:
-        tasks: the T tasks.
-        positives, defined: [T], rows with a label other than 0, and rows with a label.
-        where: the name of the data.
-
-    Raises:
-        DataInvalid: a task is defined nowhere, or a binary one has labels of one class only.
-    """
-    for task, positive, total in zip(tasks, positives, defined, strict=True):
-        column = task.label or task.name
-        if not total:
-            raise DataInvalid(
-                f"{where}: tasks: {task.name}: no training row has a label in {column!r}"
-            )
-        if task.kind == "binary" and positive in (0, total):
-            raise DataInvalid(
-                f"{where}: tasks: {task.name}: all {total} training labels in {column!r} are "
-                f"{int(positive > 0)}: there is nothing to learn"
-            )
-
-
 def _label_and_mask(
     task: TaskDeclaration, part: Impressions
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
@@ -149,7 +123,17 @@ def _label_and_mask(
             known = ", ".join(outcomes)
             raise DataInvalid(f"tasks: {task.name}: no outcome {needed!r}; the data has {known}")
     values = outcomes[column]
-    mask = np.ones(len(values), bool) if task.where is None else outcomes[task.where] == 1
+    mask = np.ones(len(values), bool)
+    if task.where is not None:
+        condition = outcomes[task.where]
+        unclear = np.flatnonzero((condition != 0) & (condition != 1) & ~np.isnan(condition))
+        if len(unclear):
+            row = int(unclear[0])
+            raise DataInvalid(
+                f"{part.where(row)}: tasks: {task.name}: where: {task.where!r} is "
+                f"{condition[row]}, neither 0 nor 1"
+            )
+        mask = condition == 1
     if task.at_least is not None:
         wrong = ~np.isfinite(values)
         label = (values >= task.at_least).astype(np.float32)

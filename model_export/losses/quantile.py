@@ -1,6 +1,6 @@
 """Quantile (pinball) loss: the score is a quantile of the label given the features.
 
-Koenker and Bassett, "Regression Quantiles", Econometrica 46, 1978, equation 1.1; with e = y - f:
+Koenker and Bassett, "Regression Quantiles", Econometrica 46, 1978; with e = y - f:
 
     max(tau e, (tau - 1) e)
 """

@@ -1,7 +1,7 @@
 """MMoE: multi-gate mixture of experts.
 
 Ma et al., "Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts",
-KDD 2018, equations 6 and 7:
+KDD 2018, equations 6 to 8:
 
     f^k(x) = sum_i g^k(x)_i f_i(x)        g^k(x) = softmax(W_gk x)        y_k = h^k(f^k(x))
 """
@@ -29,7 +29,7 @@ class MMoEOptions(GatedOptions):
 
 
 class MMoE(FirstLayerModel):
-    """Equations 6 and 7; a gate for each task."""
+    """Equations 6 to 8; a gate for each task."""
 
     def __init__(self, schema: FeatureSchema, tasks: Sequence[Task], options: MMoEOptions) -> None:
         widths = options.expert_layers

@@ -51,10 +51,10 @@ class TaskOutputs(nn.Module):
         self.register_buffer("label_mean", torch.zeros(len(outputs)))
         self.register_buffer("label_std", torch.ones(len(outputs)))
 
-    def fit(self, labels: npt.NDArray[np.float32], masks: npt.NDArray[np.bool_]) -> None:
-        """Take the scales of the training labels [N, T] where they are defined."""
-        for task, output in enumerate(self.outputs):
-            mean, std = output.loss.scale(labels[masks[:, task], task])
+    def fit(self, labels: Sequence[npt.NDArray[np.float32]]) -> None:
+        """Take the scales of the training labels: T arrays, each of the rows that define a task."""
+        for task, (output, of_task) in enumerate(zip(self.outputs, labels, strict=True)):
+            mean, std = output.loss.scale(of_task)
             self.label_mean[task], self.label_std[task] = mean, std
 
     def standardise(self, labels: torch.Tensor) -> torch.Tensor:

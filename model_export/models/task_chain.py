@@ -1,7 +1,7 @@
 """Task chaining: a task's prediction is an input of the towers of all later tasks.
 
-Read et al., "Classifier Chains for Multi-label Classification", ECML PKDD 2009, the chain of
-section 3, over a shared bottom: tower k, in the order in which tasks are declared, reads
+After Read et al., "Classifier Chains for Multi-label Classification", ECML PKDD 2009, over a shared
+bottom: tower k, in the order in which tasks are declared, reads
 
     y_k = h^k(f(x), p_1, ..., p_{k-1})
 

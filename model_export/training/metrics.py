@@ -1,9 +1,9 @@
 """Held-out metrics of one task, over the rows where it is defined; None where they define none.
 
 AUC is the probability that a random positive row is scored above a random negative one, ties
-counting half. GAUC (Zhu et al., "Optimized Cost per Click in Taobao Display Advertising", KDD 2017,
-equation 11) is the AUC within each user, weighted by the user's rows; users whose rows are all of
-one class have none and are left out.
+counting half. GAUC (Zhu et al., "Optimized Cost per Click in Taobao Display Advertising", KDD 2017)
+is the AUC within each user, weighted by the user's rows; users whose rows are all of one class have
+none and are left out.
 """
 
 from __future__ import annotations

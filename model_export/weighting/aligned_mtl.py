@@ -1,6 +1,6 @@
 """Aligned-MTL: the gradients' principal components, brought to one scale before they are summed.
 
-Senushkin et al., "Independent Component Alignment for Multi-Task Learning", CVPR 2023, equation 9:
+Senushkin et al., "Independent Component Alignment for Multi-Task Learning", CVPR 2023, algorithm 1:
 with the Gramian G = V diag(l) V^T, the weights are B 1 / T. By torchjd.
 
     B = sqrt(l_min) V diag(1 / sqrt(l)) V^T
@@ -24,7 +24,7 @@ class AlignedMTLOptions(WeightingOptions):
 
 
 class AlignedMTL(GradientWeighting):
-    """Equation 9."""
+    """Algorithm 1."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """CAGrad: near the mean gradient, the direction that serves the worst task best.
 
-Liu et al., "Conflict-Averse Gradient Descent for Multi-task Learning", NeurIPS 2021, equation 4,
+Liu et al., "Conflict-Averse Gradient Descent for Multi-task Learning", NeurIPS 2021, algorithm 1,
 g_0 being the mean gradient; solved in its dual form by torchjd, which calls cvxpy at every step:
 
     max_d min_t g_t . d        |d - g_0| <= c |g_0|
@@ -26,7 +26,7 @@ class CAGradOptions(WeightingOptions):
 
 
 class CAGrad(GradientWeighting):
-    """Equation 4."""
+    """Algorithm 1."""
 
     def __init__(self, options: CAGradOptions) -> None:
         super().__init__()

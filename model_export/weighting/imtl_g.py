@@ -1,7 +1,7 @@
 """IMTL-G: the combination whose projection on every task's gradient is the same.
 
-Liu et al., "Towards Impartial Multi-task Learning", ICLR 2021, equation 5; by torchjd, which also
-takes linearly dependent gradients:
+Liu et al., "Towards Impartial Multi-task Learning", ICLR 2021, the section on gradient balance; by
+torchjd, which also takes linearly dependent gradients:
 
     g . g_1 / |g_1| = g . g_t / |g_t| for all t,  g = sum_t a_t g_t,  sum_t a_t = 1
 """
@@ -24,7 +24,7 @@ class IMTLGOptions(WeightingOptions):
 
 
 class IMTLG(GradientWeighting):
-    """Equation 5."""
+    """Gradient balance."""
 
     def __init__(self) -> None:
         super().__init__()

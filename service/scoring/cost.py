@@ -14,14 +14,11 @@ class CostLine:
 
     def observe(self, rows: int, seconds: float) -> None:
         """Learn from a run of `rows` rows that took `seconds`."""
-        for name, value in (
-            ("_weight", 1.0),
-            ("_x", rows),
-            ("_y", seconds),
-            ("_xx", rows * rows),
-            ("_xy", rows * seconds),
-        ):
-            setattr(self, name, getattr(self, name) * _MEMORY + value)
+        self._weight = self._weight * _MEMORY + 1.0
+        self._x = self._x * _MEMORY + rows
+        self._y = self._y * _MEMORY + seconds
+        self._xx = self._xx * _MEMORY + rows * rows
+        self._xy = self._xy * _MEMORY + rows * seconds
 
     def predict(self, rows: int) -> float:
         """Expected seconds of a run of `rows` rows; 0 before anything was observed."""

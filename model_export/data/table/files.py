@@ -63,7 +63,7 @@ def groups(paths: Sequence[Path], columns: Sequence[str]) -> list[Group]:
     """The groups of Parquet files, from their metadata alone.
 
     Raises:
-        DataInvalid: a file is empty, damaged, or lacks a column.
+        DataInvalid: a file is empty or damaged, lacks a column or has it twice.
     """
     found: list[Group] = []
     first = 0
@@ -95,7 +95,7 @@ def read(path: Path, columns: Sequence[str]) -> pa.Table:
     """The columns of a whole file; those of a CSV are text, an empty cell being null.
 
     Raises:
-        DataInvalid: the file is empty, damaged, or lacks a column.
+        DataInvalid: the file is empty or damaged, lacks a column or has it twice.
     """
     if not is_csv(path):
         file = _parquet(path)
@@ -130,9 +130,10 @@ def _parquet(path: Path) -> pq.ParquetFile:
         raise DataInvalid(f"{path}: {'empty' if not size else error}") from error
 
 
-def _check(path: Path, has: Sequence[str], columns: Sequence[str], rows: int) -> None:
+def _check(path: Path, has: list[str], columns: Sequence[str], rows: int) -> None:
     for column in columns:
-        if column not in has:
-            raise DataInvalid(f"{path}: no column {column!r}; it has {', '.join(has)}")
+        if (count := has.count(column)) != 1:
+            wrong = f"{count} columns {column!r}" if count else f"no column {column!r}"
+            raise DataInvalid(f"{path}: {wrong}; it has {', '.join(has)}")
     if not rows:
         raise DataInvalid(f"{path}: empty: no rows below the columns")

@@ -124,11 +124,7 @@ class Table:
     def _times(self, group: Group, column: str) -> npt.NDArray[np.int64]:
         whole = self._whole.get(group)
         table = files.read_group(group, [column]) if whole is None else whole
-        found = values.numbers(column, table[column], _where(group))
-        missing = np.flatnonzero(np.isnan(found))
-        if len(missing):
-            raise DataInvalid(f"{_where(group)(int(missing[0]))}: column {column}: no time")
-        return found.astype(np.int64)
+        return values.times(column, table[column], _where(group))
 
 
 @dataclass(frozen=True)
@@ -139,7 +135,11 @@ class TablePart:
     part: int
 
     def __len__(self) -> int:
-        return sum(len(rows) for _, rows in self.groups)
+        return sum(len(self._rows_of(group)) for group in self.groups)
+
+    def _rows_of(self, group: Group) -> npt.NDArray[np.int64]:
+        """The rows of a group that are of this part, counted within the group."""
+        return np.flatnonzero(self.table.part_of[group] == self.part)
 
     @property
     def origin(self) -> str:
@@ -157,13 +157,9 @@ class TablePart:
         return self.table.options.position is not None
 
     @cached_property
-    def groups(self) -> list[tuple[Group, npt.NDArray[np.int64]]]:
-        """The groups that have rows of this part, with those rows."""
-        found = (
-            (group, np.flatnonzero(parts == self.part))
-            for group, parts in self.table.part_of.items()
-        )
-        return [(group, rows) for group, rows in found if len(rows)]
+    def groups(self) -> list[Group]:
+        """The groups that have rows of this part."""
+        return [group for group in self.table.groups if len(self._rows_of(group))]
 
     def chunks(self) -> Iterator[Impressions]:
         """The part's rows, group after group."""
@@ -176,7 +172,8 @@ class TablePart:
         Raises:
             DataInvalid: a value is wrong; names file, row and column.
         """
-        table, (group, rows) = self.table, self.groups[number]
+        table, group = self.table, self.groups[number]
+        rows = self._rows_of(group)
         read = table.read(group).take(pa.array(rows))
         whole = _where(group)
 

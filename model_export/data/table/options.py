@@ -12,7 +12,7 @@ from model_export.data.split import TimeSplit
 
 
 class ColumnTimeSplit(TimeSplit):
-    """Consecutive periods by a column of numbers or timestamps."""
+    """Consecutive periods by a column of numbers, timestamps, dates, or ISO 8601 text."""
 
     by: Literal["time"]
     column: str
@@ -28,7 +28,7 @@ class TableOptions(BaseModel):
         files: Parquet or CSV (`.csv`, `.csv.gz`) with one header; several are read one after the
             other, a directory stands for the Parquet files in it.
         columns: feature key, such as `user.age`, -> its column, where the names differ.
-        list_separator: between the entries of a list in a CSV.
+        list_separator: between the entries of a list in a CSV; an empty cell is "no value".
         user, item: id columns; GAUC is taken per user, and the bundle gets a sample of each.
         impression: column of what was shown together: NDCG is taken within it.
         position: column of the place at which a row was shown, from 0 at the top.

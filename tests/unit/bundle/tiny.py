@@ -34,6 +34,7 @@ from bundle.rows import Rows
 from bundle.schema import Categorical, Feature, FeatureSchema, IdList, Number
 from bundle.store import Golden, digest
 
+FILES = ("golden.npz", "item.onnx", "joint.onnx", "user.onnx", "vocabularies.npz")
 ITEM_IDS = ("10", "11", "12", "13", "14")
 SCHEMA = FeatureSchema(
     features=(

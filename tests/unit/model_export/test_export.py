@@ -155,17 +155,23 @@ def test_an_exported_run_publishes_loads_and_replays(
     assert list(formula.parent.iterdir()) == [formula]
 
 
-def test_an_export_that_fails_leaves_nothing(
+def test_an_export_that_fails_leaves_what_was_there(
     tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
-        (tmp_path / "bundle" / "user.onnx").write_bytes(b"half")
+    def fail(_model: object, _schema: object, directory: Path) -> None:
+        (directory / "user.onnx").write_bytes(b"half")
         raise ParityFailed("scores differ")
 
     monkeypatch.setattr(graphs, "export_stages", fail)
+    contents = contents_of(run_directory.read(tiny_run))
     with pytest.raises(ParityFailed):
-        write_bundle(contents_of(run_directory.read(tiny_run)), tmp_path / "bundle")
+        write_bundle(contents, tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "manifest.json").write_text("the one before")
+    with pytest.raises(ParityFailed):
+        write_bundle(contents, tmp_path / "bundle")
+    assert [file.name for file in tmp_path.rglob("*")] == ["bundle", "manifest.json"]
 
 
 def test_a_run_that_was_not_exported_cannot_be_published(tiny_run: Path, tmp_path: Path) -> None:

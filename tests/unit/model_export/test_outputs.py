@@ -25,7 +25,7 @@ TASKS = [
 def _outputs() -> TaskOutputs:
     outputs = TaskOutputs([task.output() for task in TASKS])
     labels = np.array([[0, 1, 1, 30], [1, 0, 5, 0]], np.float32)
-    outputs.fit(labels, np.ones_like(labels, bool))
+    outputs.fit(list(labels.T))
     return outputs
 
 

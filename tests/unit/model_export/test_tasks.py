@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from model_export.data.impressions import Impressions
-from model_export.data.tasks import TaskDeclaration, check_learnable, labels_and_masks
+from model_export.data.tasks import TaskDeclaration, labels_and_masks
+from model_export.data.training_labels import check_learnable
 from model_export.errors import DataInvalid
 
 OUTCOMES = {

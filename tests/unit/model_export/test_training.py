@@ -17,6 +17,7 @@ from model_export.config import Config
 from model_export.data import loaders
 from model_export.data.encoded import EncodedSet, encode
 from model_export.data.fit import fit
+from model_export.data.training_labels import scaling_labels
 from model_export.errors import DataInvalid, RunUnusable
 from model_export.models.base import MultiTaskModel
 from model_export.training import run_directory, trainer
@@ -153,6 +154,6 @@ def _train(loaded: Config) -> tuple[MultiTaskModel, list[EncodedSet], list[Epoch
     ]
     torch.manual_seed(loaded.seed)
     model = run_directory.network(loaded, features.schema)
-    model.outputs.fit(parts[0].labels, parts[0].masks)
+    model.outputs.fit(scaling_labels(loaded.tasks, parts[0], "feed"))
     epochs = list(trainer.train(model, loaded, parts[0], parts[1], Console(quiet=True)))
     return model, parts, epochs

@@ -14,7 +14,7 @@ def test_mean_deviation_and_quantiles_do_not_depend_on_the_chunks() -> None:
     rng = np.random.default_rng(0)
     values = (1e6 + rng.normal(size=1000)).tolist()
     counts = rng.integers(0, 4, 1000)
-    whole, chunked = NumberFit(), NumberFit()
+    whole, chunked = NumberFit(sampled=True), NumberFit(sampled=True)
     whole.add(values, counts)
     for start in range(0, 1000, 90):
         chunked.add(values[start : start + 90], counts[start : start + 90])
@@ -26,7 +26,7 @@ def test_mean_deviation_and_quantiles_do_not_depend_on_the_chunks() -> None:
 
 def test_quantiles_of_many_values_are_those_of_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statistics, "SAMPLED_ROWS", 2000)
-    fit = NumberFit()
+    fit = NumberFit(sampled=True)
     for start in range(0, 100_000, 5000):
         fit.add(np.arange(start, start + 5000.0).tolist(), np.ones(5000, np.int64))
     assert fit.quantiles([0.5])[0] == pytest.approx(50_000, rel=0.08)

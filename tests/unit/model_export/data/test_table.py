@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import fields
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
 
 from model_export import pipeline
-from model_export.config import Config
+from model_export.config import Config, parse
+from model_export.data.declarations import IdListDeclaration
 from model_export.data.encoded import EncodedSet
+from model_export.data.table import values
 from model_export.data.table.loader import TablePart
-from model_export.errors import ConfigInvalid, DataInvalid
+from model_export.errors import DataInvalid
+from tests.conftest import ROOT
 from tests.unit.model_export.data import tables
 
 ROWS = tables.views()
@@ -104,6 +109,37 @@ def test_periods_by_time(parquet: Path) -> None:
     assert test.origin_rows.tolist() == list(range(181, 241))
 
 
+@pytest.mark.parametrize("kind", ["timestamp", "date", "ISO text"])
+def test_moments_are_written_in_several_ways(kind: str, tmp_path: Path) -> None:
+    start = datetime(2026, 1, 31, 23, 0)
+    moments = [start + timedelta(days=number // 4) for number in range(len(ROWS))]
+    write: dict[str, Callable[[datetime], object]] = {
+        "timestamp": lambda moment: moment,
+        "date": datetime.date,
+        "ISO text": lambda moment: moment.isoformat(sep=" "),
+    }
+    rows = [{**row, "when": write[kind](when)} for row, when in zip(ROWS, moments, strict=True)]
+    split = {"by": "time", "column": "when", "validation": 0.25, "test": 0.25}
+    if kind == "ISO text":
+        path = tables.write_csv(rows, tmp_path / "views.csv")
+    else:
+        path = tables.write_parquet(rows, tmp_path / "views.parquet")
+    feed = pipeline.prepare(tables.experiment(path, split=split)).feed
+    (test,) = feed.test.chunks()
+    assert test.origin_rows is not None
+    assert test.origin_rows.tolist() == list(range(181, 241))
+
+
+def test_a_moment_s_zone_counts_and_a_wrong_one_is_named(tmp_path: Path) -> None:
+    column = pa.chunked_array([["2026-01-31T23:00:00+02:00", "2026-01-31 21:30", "2026-02-01"]])
+    found = values.times("when", column, str)
+    assert np.diff(found).tolist() == [30 * 60 * 1e6, 150 * 60 * 1e6]
+    with pytest.raises(DataInvalid, match="1: column when: 'soon' is no time: a whole number or"):
+        values.times("when", pa.chunked_array([["2026-01-31", "soon"]]), str)
+    with pytest.raises(DataInvalid, match="1: column when: no time"):
+        values.times("when", pa.chunked_array([["2026-01-31", None]]), str)
+
+
 def test_impressions_and_positions(parquet: Path) -> None:
     config = tables.experiment(
         parquet,
@@ -141,101 +177,15 @@ def test_training_and_export_from_a_streamed_table(parquet: Path, tmp_path: Path
     assert (bundle / "manifest.json").is_file()
 
 
-Change = Callable[[dict[str, Any]], object]
-
-
-def _without(key: str) -> Change:
-    return lambda row: row.pop(key)
-
-
-def _with(**values: object) -> Change:
-    return lambda row: row.update(values)
-
-
-@pytest.mark.parametrize(
-    ("row", "change", "message"),
-    [
-        (16, _with(price="cheap"), r"views.csv, row 17: column price: 'cheap' is no number"),
-        (16, _with(price="nan"), r"views.csv, row 17: column price: nan is no finite number"),
-        (3, _with(price="inf"), r"views.csv, row 4: column price: inf is no finite number"),
-        (9, _with(click=2), r"views.csv, row 10: tasks: click: outcome 'click' is 2.0, .* 0 or 1"),
-        (9, _with(click=None), r"views.csv, row 10: tasks: click: outcome 'click' is nan"),
-        (7, _with(click=1, seconds=-1), r"row 8: tasks: seconds: .*'seconds' is -1.0, .*\[0, \]"),
-        (5, _with(user=None), r"views.csv, row 6: column user: an id is missing"),
-    ],
-)
-def test_a_wrong_value_is_named_by_file_row_and_column(
-    row: int, change: Change, message: str, tmp_path: Path
-) -> None:
-    rows = [dict(one) for one in ROWS]
-    change(rows[row])
-    path = tables.write_csv(rows, tmp_path / "views.csv")
-    with pytest.raises(DataInvalid, match=message):
-        pipeline.train(tables.experiment(path), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("streaming", [False, True])
-def test_a_wrong_value_in_parquet_is_named_too(streaming: bool, tmp_path: Path) -> None:
-    rows = [dict(one) for one in ROWS]
-    rows[130]["price"] = float("nan")
-    path = tables.write_parquet(rows, tmp_path / "views.parquet")
-    with pytest.raises(DataInvalid, match=r"views.parquet, row 131: column price: nan is no"):
-        pipeline.train(tables.experiment(path, streaming=streaming), tmp_path / "run")
-
-
-def test_a_column_of_another_kind_is_named(tmp_path: Path) -> None:
-    rows = [{**row, "item": 0.5} for row in ROWS]
-    path = tables.write_parquet(rows, tmp_path / "views.parquet")
-    with pytest.raises(DataInvalid, match="column item: double are no ids"):
-        pipeline.prepare(tables.experiment(path))
-    rows = [{**row, "tags": "a"} for row in ROWS]
-    path = tables.write_parquet(rows, tmp_path / "texts.parquet")
-    assert pipeline.prepare(tables.experiment(path)).features.schema.features[3].name == "tags"
-
-
-def test_a_task_that_is_never_positive_is_named(tmp_path: Path) -> None:
-    rows = [{**row, "click": 0, "seconds": None} for row in ROWS]
-    path = tables.write_csv(rows, tmp_path / "views.csv")
-    with pytest.raises(DataInvalid, match=r"views.csv: tasks: click: all 144 .* 'click' are 0"):
-        pipeline.train(tables.experiment(path), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("views.csv", "", r"views.csv: empty: no header and no rows"),
-        ("views.csv", "user,city,item,price,tags,click,seconds\n", r"views.csv: empty: no rows"),
-        ("views.csv", "user,city\nu1,Bern\n", r"views.csv: no column 'item'; it has user, city"),
-        ("views.csv", "user,city\nu1,Bern,3\n", r"views.csv: .*Row #2: Expected 2 columns, got 3"),
-        ("views.parquet", "", r"views.parquet: empty"),
-        ("views.parquet", "no parquet", r"views.parquet: .*magic bytes"),
-        ("views.txt", "x", r"views.txt: neither .parquet nor .csv"),
-    ],
-)
-def test_a_file_that_is_no_table_is_named(
-    name: str, text: str, message: str, tmp_path: Path
-) -> None:
-    path = tmp_path / name
-    path.write_text(text)
-    with pytest.raises(DataInvalid, match=message):
-        pipeline.prepare(tables.experiment(path))
-
-
-def test_what_the_options_get_wrong_is_named(csv: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataInvalid, match=r"absent.csv: no such file"):
-        pipeline.prepare(tables.experiment(tmp_path / "absent.csv"))
-    with pytest.raises(DataInvalid, match="no Parquet file in this directory"):
-        pipeline.prepare(tables.experiment(tmp_path))
-    with pytest.raises(DataInvalid, match=r"views.csv: only Parquet can be streamed"):
-        pipeline.prepare(tables.experiment(csv, streaming=True))
-    with pytest.raises(DataInvalid, match=r"data.columns: no feature is called item.cost"):
-        pipeline.prepare(
-            tables.experiment(csv, columns={"item.cost": "price", "user.home": "city"})
-        )
-    with pytest.raises(ConfigInvalid, match="read ahead only with streaming"):
-        tables.experiment(csv, workers=2)
+def test_true_and_false_are_labels_and_an_empty_list_is_a_value(tmp_path: Path) -> None:
+    column = pa.chunked_array([["True", "False", None, "true"]])
+    found = values.numbers("click", column, str)
+    np.testing.assert_array_equal(found, [1, 0, np.nan, 1])
+    tags = IdListDeclaration(
+        name="tags", entity="item", kind="id_list", hash_buckets=9, max_length=3
+    )
+    cells = pa.chunked_array([["a|b", "", None]])
+    assert values.raw_values(tags, "tags", cells, "|", str) == [["a", "b"], [], None]
 
 
 def test_a_parquet_of_other_types_is_read(tmp_path: Path) -> None:
@@ -253,3 +203,20 @@ def test_a_parquet_of_other_types_is_read(tmp_path: Path) -> None:
     plain = _all(tables.experiment(tables.write_csv(ROWS, tmp_path / "views.csv")))
     for one, two in zip(_all(tables.experiment(path)), plain, strict=True):
         _same(one, two)
+
+
+def test_the_readme_s_table_is_trained_as_it_stands(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text()
+    (whole,) = re.findall(r"```yaml\n(name: clicks .*?)```", readme, re.DOTALL)
+    names = {"user": "user_id", "item": "item_id", "request": "request_id", "when": "shown_at"}
+    rows = [{names.get(name, name): value for name, value in row.items()} for row in ROWS]
+    for number, row in enumerate(rows):
+        row["buy"] = number % 2 if row["click"] else None
+        row["return_visit"] = number % 3 == 0
+    tables.write_parquet(rows, tmp_path / "clicks.parquet")
+    content = yaml.safe_load(whole)
+    content["data"] |= {"files": tmp_path / "clicks.parquet", "workers": 0}
+    content["training"]["epochs"] = 1
+    run = pipeline.train(parse(content, "README.md"), tmp_path / "run")
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert set(last["test"]) == {"click", "buy", "seconds", "return_visit"}

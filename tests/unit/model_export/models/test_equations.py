@@ -38,7 +38,7 @@ def _tensor(*shape: int) -> torch.Tensor:
     return torch.from_numpy(RNG.normal(size=shape).astype(np.float32))
 
 
-def test_mmoe_equations_6_and_7() -> None:
+def test_mmoe_equations_6_to_8() -> None:
     """One layer, no tower: y_k = sum_i softmax(W_k x)_i relu(V_i x) . t_k."""
     user, item = networks.encoded(1, 1)
     model = networks.build("mmoe_one_layer", tower_layers=())

@@ -1,0 +1,271 @@
+"""What can be wrong with a version, and how it must be refused."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from bundle.manifest import MANIFEST_FILE, parse
+from tests.published import reseal
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What is done to a version before it appears, and how it must be refused.
+
+    Attributes:
+        says: words that the reason must hold besides its code.
+    """
+
+    name: str
+    damage: Callable[[Path], None]
+    code: str
+    says: str = ""
+
+
+def change_byte(name: str, where: float = 0.5) -> Callable[[Path], None]:
+    """Change one bit of one byte of a file, at a fraction of its length."""
+
+    def damage(version: Path) -> None:
+        content = bytearray((version / name).read_bytes())
+        content[int(where * (len(content) - 1))] ^= 1
+        (version / name).write_bytes(content)
+
+    return damage
+
+
+def truncate(name: str, left: float) -> Callable[[Path], None]:
+    """Leave a fraction of a file."""
+
+    def damage(version: Path) -> None:
+        content = (version / name).read_bytes()
+        (version / name).write_bytes(content[: int(left * len(content))])
+
+    return damage
+
+
+def remove(name: str) -> Callable[[Path], None]:
+    """Take a file away."""
+    return lambda version: (version / name).unlink()
+
+
+def link(name: str) -> Callable[[Path], None]:
+    """Put a symlink to the very same content in a file's place."""
+
+    def damage(version: Path) -> None:
+        elsewhere = version.parent / f".{version.name}-{name}"
+        (version / name).rename(elsewhere)
+        (version / name).symlink_to(elsewhere)
+
+    return damage
+
+
+def link_to_nowhere(name: str) -> Callable[[Path], None]:
+    """Put a symlink to nothing in a file's place."""
+
+    def damage(version: Path) -> None:
+        (version / name).unlink()
+        (version / name).symlink_to(version / "nowhere")
+
+    return damage
+
+
+def edit_manifest(old: bytes, new: bytes) -> Callable[[Path], None]:
+    """Replace text of the manifest."""
+
+    def damage(version: Path) -> None:
+        content = (version / MANIFEST_FILE).read_bytes()
+        assert old in content
+        (version / MANIFEST_FILE).write_bytes(content.replace(old, new, 1))
+
+    return damage
+
+
+def other_golden_scores(version: Path) -> None:
+    """Golden scores a little off, in a bundle that verifies."""
+    with np.load(version / "golden.npz") as archive:
+        arrays = dict(archive)
+    arrays["scores"] = arrays["scores"] + np.array([0, 0.001, 0], np.float32)
+    np.savez(version / "golden.npz", **arrays)
+    reseal(version)
+
+
+def weights_not_a_number(version: Path) -> None:
+    """The largest layer of the joint stage is NaN, in a bundle that verifies."""
+    graph = onnx.load(version / "joint.onnx")
+    floats = [each for each in graph.graph.initializer if each.data_type == onnx.TensorProto.FLOAT]
+    largest = max(floats, key=lambda each: numpy_helper.to_array(each).size)
+    weights = np.full_like(numpy_helper.to_array(largest), np.nan)
+    largest.CopyFrom(numpy_helper.from_array(weights, largest.name))
+    onnx.save(graph, version / "joint.onnx")
+    reseal(version)
+
+
+def not_a_graph(version: Path) -> None:
+    """A stage that no runtime can open, in a bundle that verifies."""
+    (version / "item.onnx").write_bytes(b"not a graph")
+    reseal(version)
+
+
+def stages_exchanged(version: Path) -> None:
+    """The item stage is the user's and the other way round, in a bundle that verifies."""
+    user, item = (version / "user.onnx").read_bytes(), (version / "item.onnx").read_bytes()
+    (version / "user.onnx").write_bytes(item)
+    (version / "item.onnx").write_bytes(user)
+    reseal(version)
+
+
+def without_the_task(version: Path) -> None:
+    """`like`, which the formula needs, is called `share`, in a bundle that verifies."""
+    tasks = parse((version / MANIFEST_FILE).read_bytes()).tasks
+    names = ("click", "share", "watch_seconds")
+    renamed = [
+        task.model_copy(update={"name": name}) for task, name in zip(tasks, names, strict=True)
+    ]
+    reseal(version, tasks=[task.model_dump() for task in renamed])
+
+
+def edit_graph(name: str, edit: Callable[[onnx.ModelProto], object]) -> Callable[[Path], None]:
+    """Change a stage's graph, in a bundle that verifies."""
+
+    def damage(version: Path) -> None:
+        graph = onnx.load(version / name)
+        edit(graph)
+        onnx.save(graph, version / name)
+        reseal(version)
+
+    return damage
+
+
+def of_a_future_opset(graph: onnx.ModelProto) -> None:
+    """An opset that no onnxruntime of today knows."""
+    graph.opset_import[0].version = 999
+
+
+def with_a_custom_operator(graph: onnx.ModelProto) -> None:
+    """The first node is one of a domain of somebody's own."""
+    graph.opset_import.append(onnx.helper.make_opsetid("my.company", 1))
+    graph.graph.node[0].domain = "my.company"
+
+
+def with_a_huge_shape(graph: onnx.ModelProto) -> None:
+    """An input that must have a trillion rows."""
+    graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 10**12
+
+
+def with_float_ids(graph: onnx.ModelProto) -> None:
+    """Ids as float32, cast to what they should be."""
+    ids = next(each for each in graph.graph.input if each.name == "ids")
+    ids.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    for node in graph.graph.node:
+        for place, name in enumerate(node.input):
+            if name == "ids":
+                node.input[place] = "integers"
+    cast = onnx.helper.make_node("Cast", ["ids"], ["integers"], to=onnx.TensorProto.INT32)
+    graph.graph.node.insert(0, cast)
+
+
+def huge_golden_array(version: Path) -> None:
+    """Golden rows that declare petabytes, in a bundle that verifies."""
+    with zipfile.ZipFile(version / "golden.npz") as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    header = io.BytesIO()
+    declared = {"descr": "<f4", "fortran_order": False, "shape": (10**15, 3)}
+    np.lib.format.write_array_header_1_0(header, declared)
+    contents["scores.npy"] = header.getvalue() + bytes(12)
+    with zipfile.ZipFile(version / "golden.npz", "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    reseal(version)
+
+
+def half_copied(version: Path) -> None:
+    """What a copy that is under way has brought so far: the large graph is still missing."""
+    for name in ("joint.onnx", "golden.npz", "vocabularies.npz"):
+        (version / name).unlink()
+
+
+def unreadable(name: str) -> Callable[[Path], None]:
+    """Nobody may read a file."""
+    return lambda version: (version / name).chmod(0)
+
+
+def a_link_to_elsewhere(version: Path) -> None:
+    """The version is a link to a directory outside of the models."""
+    elsewhere = version.parent.parent.parent / f"elsewhere-{version.name}"
+    version.rename(elsewhere)
+    version.symlink_to(elsewhere)
+
+
+def under_another_number(version: Path) -> None:
+    """The manifest of a version that is not its directory's."""
+    reseal(version, version=1000)
+
+
+FILES = (
+    "user.onnx",
+    "item.onnx",
+    "joint.onnx",
+    "golden.npz",
+    "vocabularies.npz",
+    "sample_user.parquet",
+    "sample_item.parquet",
+)
+DAMAGES = [
+    *(Damage(f"byte changed: {n}", change_byte(n), "digest_mismatch", n) for n in FILES),
+    Damage("first byte changed", change_byte("joint.onnx", 0), "digest_mismatch", "joint.onnx"),
+    Damage("last byte changed", change_byte("joint.onnx", 1), "digest_mismatch", "joint.onnx"),
+    *(Damage(f"truncated: {n}", truncate(n, 0.5), "digest_mismatch", n) for n in FILES),
+    Damage("emptied", truncate("user.onnx", 0), "digest_mismatch", "user.onnx"),
+    *(Damage(f"missing: {n}", remove(n), "file_missing", n) for n in FILES),
+    Damage("symlink", link("item.onnx"), "file_unsafe", "item.onnx"),
+    Damage("dangling symlink", link_to_nowhere("item.onnx"), "file_unsafe", "item.onnx"),
+    Damage("manifest missing", remove(MANIFEST_FILE), "file_missing", MANIFEST_FILE),
+    Damage("manifest truncated", truncate(MANIFEST_FILE, 0.5), "manifest_invalid", "not JSON"),
+    Damage("manifest linked", link(MANIFEST_FILE), "file_unsafe", MANIFEST_FILE),
+    Damage(
+        "manifest: byte changed",
+        edit_manifest(b'"family": "mmoe"', b'"family": "mmof"'),
+        "digest_mismatch",
+        MANIFEST_FILE,
+    ),
+    Damage(
+        "manifest: one space more",
+        edit_manifest(b'"family": ', b'"family":  '),
+        "digest_mismatch",
+        MANIFEST_FILE,
+    ),
+    Damage(
+        "manifest: of another release",
+        edit_manifest(b'"schema_version": 1', b'"schema_version": 2'),
+        "schema_version_unknown",
+        "this release reads 1",
+    ),
+    Damage("manifest: another number", under_another_number, "manifest_invalid", "1000"),
+    Damage("half copied", half_copied, "file_missing", "not in"),
+    Damage("unreadable", unreadable("joint.onnx"), "file_unreadable", "nobody may read it"),
+    Damage("unreadable manifest", unreadable(MANIFEST_FILE), "file_unreadable", MANIFEST_FILE),
+    Damage("a link to elsewhere", a_link_to_elsewhere, "file_unsafe", "must be a plain directory"),
+    Damage("future opset", edit_graph("joint.onnx", of_a_future_opset), "opset_unsupported"),
+    Damage("custom operator", edit_graph("item.onnx", with_a_custom_operator), "operator_unknown"),
+    Damage(
+        "huge declared shape",
+        edit_graph("item.onnx", with_a_huge_shape),
+        "graph_mismatch",
+        "1,000,000,000,000 rows",
+    ),
+    Damage("huge golden array", huge_golden_array, "array_invalid", "golden.npz: scores.npy"),
+    Damage("ids as floats", edit_graph("user.onnx", with_float_ids), "graph_mismatch", "int32"),
+    Damage("golden scores differ", other_golden_scores, "golden_mismatch", "like"),
+    Damage("weights are NaN", weights_not_a_number, "scores_not_finite", "finite"),
+    Damage("not a graph", not_a_graph, "graph_invalid", "item.onnx"),
+    Damage("stages exchanged", stages_exchanged, "graph_mismatch", "promises"),
+    Damage("a task is missing", without_the_task, "fusion_invalid", "unknown name 'like'"),
+]
