@@ -305,6 +305,17 @@ class TestRedis:
 
         asyncio.run(check())
 
+    def test_the_first_reader_finds_a_connection(self, redis_url: str) -> None:
+        async def check() -> None:
+            async with on_redis(redis_url) as (store, write), following(store):
+                write(ROWS)
+                with redis.Redis.from_url(redis_url) as client:
+                    before = client.info("stats")["total_connections_received"]
+                    assert await read(store, list(ROWS)) == list(ROWS.values())
+                    assert client.info("stats")["total_connections_received"] == before
+
+        asyncio.run(check())
+
     def test_keys_of_others_are_not_reported(self, redis_url: str) -> None:
         async def check() -> None:
             async with on_redis(redis_url) as (store, write), following(store) as reported:
