@@ -2,9 +2,8 @@
 
     look -> deployment -> wanted versions -> load what is not there -> assign parts -> look again
 
-What is wanted is worked out afresh at every look, from the files alone, so that a process that was
-killed in the middle of a swap begins where the deployment file stands. One version is loaded at a
-time, on a thread of its own; all others go on meanwhile, and so does the following.
+What is wanted (`plan.py`) is worked out afresh at every look, from the files alone. One version is
+loaded at a time, on a thread of its own; all others go on meanwhile, and so does the following.
 """
 
 from __future__ import annotations
@@ -13,29 +12,23 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bundle.store import model_names, versions
+from bundle.store import model_names
 from service.cores import lower_priority
 from service.lifecycle import memory
 from service.lifecycle.board import Board
-from service.lifecycle.deployment import (
-    NEWEST,
-    Deployment,
-    DeploymentInvalid,
-    in_words,
-    stables_before,
-)
+from service.lifecycle.deployment import Deployment, DeploymentInvalid, in_words
 from service.lifecycle.deployment_file import read
 from service.lifecycle.formulas import FUSIONS_DIR
 from service.lifecycle.fusion_files import FusionFiles
 from service.lifecycle.gate import Gate, Refused
 from service.lifecycle.judge import Judge
+from service.lifecycle.plan import Plan
 from service.lifecycle.registry import Model, Registry
 from service.lifecycle.report import part
-from service.lifecycle.version import Fingerprint, LoadedVersion, State, VersionStatus, fingerprint
+from service.lifecycle.version import LoadedVersion, State, VersionStatus
 from service.lifecycle.warm_up import keep_items
 from service.metrics import Metrics
 from service.values import Candidates
@@ -44,21 +37,6 @@ log = logging.getLogger(__name__)
 
 _LETTING_GO_S = 0.2
 """After a version has closed: by then nothing of its last request is left that holds it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """The versions that a deployment gives a part; `stable` is None while there is none."""
-
-    stable: int | None
-    canary: int | None
-    shadow: int | None
-    pinned: tuple[int, ...]
-
-    def in_order(self) -> list[int]:
-        """What is loaded first comes first."""
-        parts = (self.stable, self.canary, self.shadow, *self.pinned)
-        return list(dict.fromkeys(each for each in parts if each is not None))
 
 
 class Follower:
@@ -93,6 +71,7 @@ class Follower:
         self._metrics = metrics
         self._board = board
         self._hot_items = hot_items
+        self._plan = Plan(directory, registry)
         self._judge = Judge(directory, board, metrics)
         self.looked = asyncio.Event()
         self._wake = asyncio.Event()
@@ -119,7 +98,7 @@ class Follower:
         self._wake.set()
 
     def _report(self) -> None:
-        settled = {model: self._settled(model) for model in self._registry.models}
+        settled = {model: self._plan.settled(model) for model in self._registry.models}
         parts = {model.name: part(model, done) for model, done in settled.items()}
         self._board.put(parts)
         for name, told in parts.items():
@@ -133,13 +112,6 @@ class Follower:
             self._metrics.compared_psi.labels(model, task).set(index)
         if trial["latency_ratio"] is not None:
             self._metrics.compared_latency.labels(model).set(trial["latency_ratio"])
-
-    def _settled(self, model: Model) -> bool:
-        """Whether all parts are given as the deployment says, as far as its versions allow."""
-        wanted = self._wanted(model)
-        return model.problem is None and not any(
-            self._must_load(model, each) for each in wanted.in_order()
-        )
 
     async def _follow(self) -> None:
         while True:
@@ -167,7 +139,7 @@ class Follower:
 
     def _follow_model(self, model: Model) -> None:
         self._read_deployment(model)
-        wanted = self._wanted(model)
+        wanted = self._plan.wanted(model)
         loaded, live = model.loaded, model.live
         stable = live if wanted.stable is None else loaded.get(wanted.stable, live)
         canary = loaded.get(wanted.canary) if wanted.canary else None
@@ -194,68 +166,13 @@ class Follower:
             self._metrics.deployments_refused.labels(model.name).inc()
         model.problem = problem
 
-    def _wanted(self, model: Model) -> Wanted:
-        if model.deployment is None:
-            return Wanted(None, None, None, ())
-        roles = model.deployment.roles
-        ended = model.ended_canary == model.deployment.generation
-        return Wanted(
-            self._stable(model, model.deployment),
-            roles.canary.version if roles.canary and not ended else None,
-            roles.shadow.version if roles.shadow else None,
-            roles.pinned,
-        )
-
-    def _stable(self, model: Model, deployment: Deployment) -> int | None:
-        stable = deployment.roles.stable
-        if stable == NEWEST:
-            return self._newest(model)
-        if model.live is None and self._was_refused(model, stable):
-            # as a running service would have kept it: the one before is better than none
-            for before in reversed(stables_before(deployment)):
-                if before != NEWEST and not self._was_refused(model, before):
-                    return before
-        return stable
-
-    def _newest(self, model: Model) -> int | None:
-        """The newest version that was not refused; never one older than the live one."""
-        live = model.live.manifest.version if model.live else 0
-        newer = [each for each in versions(self._directory, model.name) if each > live]
-        for version in reversed(newer):
-            if version in model.loaded or not self._was_refused(model, version):
-                return version
-        return live or None
-
-    def _was_refused(self, model: Model, version: int) -> bool:
-        """Whether it would be refused again: nothing that it was judged by has changed."""
-        status = model.statuses.get(version)
-        if status is None or status.state != "refused":
-            return False
-        if status.beside is not None and status.beside != self._loaded_now():
-            return False
-        return status.fingerprint == self._gate_sees(model.name, version)
-
-    def _must_load(self, model: Model, version: int) -> bool:
-        return version not in model.loaded and not self._was_refused(model, version)
-
-    def _gate_sees(self, model: str, version: int) -> Fingerprint:
-        """Changes with whatever a version may have been refused for: its files, or the formulas."""
-        directory = self._directory / model
-        return fingerprint(directory / str(version)) | fingerprint(directory / FUSIONS_DIR)
-
-    def _loaded_now(self) -> frozenset[tuple[str, int]]:
-        return frozenset((m.name, v) for m in self._registry.models for v in m.loaded)
-
     def _load_next(self) -> None:
-        wanted = [(model, self._wanted(model).in_order()) for model in self._registry.models]
-        for place in range(max((len(each) for _, each in wanted), default=0)):
-            for model, in_order in wanted:  # the stable versions of all models come first
-                if place < len(in_order) and self._must_load(model, in_order[place]):
-                    self._loading = asyncio.create_task(self._load(model, in_order[place]))
-                    return
+        missing = self._plan.next_missing()
+        if missing is not None:
+            self._loading = asyncio.create_task(self._load(*missing))
 
     async def _load(self, model: Model, version: int) -> None:
-        seen = self._gate_sees(model.name, version)
+        seen = self._plan.gate_sees(model.name, version)
         model.statuses[version] = VersionStatus(version, fingerprint=seen)
         loop = asyncio.get_running_loop()
 
@@ -277,7 +194,7 @@ class Follower:
         except Refused as refusal:
             self._registry.refuse(model, version, refusal.reason, str(refusal))
             if refusal.for_memory:
-                model.statuses[version].beside = self._loaded_now()
+                model.statuses[version].beside = self._plan.loaded_now()
         except Exception as error:
             log.exception("%s version %d: loading failed", model.name, version)
             self._registry.refuse(model, version, "load_failed", str(error))
