@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import Serve
 from tests.e2e.asking import CONTEXT, IDS, REQUEST, USER, scores_of
-from tests.e2e.damages import DAMAGES, Damage, link_to_nowhere, remove, truncate
+from tests.e2e.damages import DAMAGES, Damage, bring, link_to_nowhere, remove, truncate
 from tests.published import MODEL, ModelsDirectory, fused, reseal
 from tests.servers import Service, eventually
 
@@ -25,23 +25,7 @@ class Served:
     service: Service
     models: ModelsDirectory
 
-    def bring(self, damage: Callable[[Path], None]) -> int:
-        """Let a damaged version appear, whole and at once, as a publisher would."""
-        return bring(self.models, damage)
-
-
-def bring(models: ModelsDirectory, damage: Callable[[Path], None]) -> int:
-    """Let a damaged copy of trained version 2 appear as the next version; returns its number."""
-    version = models.next_version()
-    staging = models.model / f".staging-{version}"
-    shutil.copytree(models.trained / MODEL / "2", staging)
-    reseal(staging, version=version)
-    damage(staging)
-    staging.rename(models.model / str(version))
-    return version
-
-
-@pytest.fixture(scope="module")
+    @pytest.fixture(scope="module")
 def served(trained_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Version 1, to which nothing may happen."""
     directory = tmp_path_factory.mktemp("refused") / "models"
