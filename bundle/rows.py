@@ -37,6 +37,7 @@ from bundle.schema import (
 )
 
 Rows = npt.NDArray[np.void]
+_HEADER_WORDS = 3  # layout, written, checksum
 _MIX_1 = np.uint64(0xFF51AFD7ED558CCD)
 _MIX_2 = np.uint64(0xC4CEB9FE1A85EC53)
 
@@ -112,7 +113,7 @@ class RowLayout:
             for slot in (*hash_slots, *number_slots)
         )
         self.digest = np.uint64(xxhash.xxh3_64_intdigest(f"{entity}|{described}".encode()))
-        words = (self.dtype.itemsize - 24) // 8
+        words = self.dtype.itemsize // 8 - _HEADER_WORDS
         self._salts = np.array(
             [xxhash.xxh3_64_intdigest(b"multirank-row", seed=word) for word in range(words)],
             dtype=np.uint64,
@@ -155,16 +156,20 @@ class RowLayout:
     def seal(self, rows: Rows, written_ms: int) -> Rows:
         """Stamp write time and checksum into `rows`, in place, and return them."""
         rows["written"] = written_ms
-        rows["checksum"] = self.content_hash(rows) ^ _mix(rows["written"].view(np.uint64))
+        rows["checksum"] = self.content_hash(rows) ^ _mix(rows["written"].astype(np.uint64))
         return rows
 
     def content_hash(self, rows: Rows) -> npt.NDArray[np.uint64]:
         """A 64-bit hash of each row's values [rows], independent of when it was written."""
-        raw = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), self.dtype.itemsize)
-        content = np.ascontiguousarray(raw[:, 24:]).view(np.uint64)
-        words = content.reshape(len(rows), len(self._salts))
-        mixed: npt.NDArray[np.uint64] = _mix(_mix(words ^ self._salts).sum(axis=1, dtype=np.uint64))
-        return mixed
+        return _mix(self._digest_values(self._words(np.ascontiguousarray(rows))))
+
+    def _words(self, rows: Rows) -> npt.NDArray[np.uint64]:
+        return rows.view(np.uint64).reshape(len(rows), _HEADER_WORDS + len(self._salts))
+
+    def _digest_values(self, words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+        mixed = _mix(words[:, _HEADER_WORDS:] ^ self._salts)
+        summed: npt.NDArray[np.uint64] = mixed.sum(axis=1, dtype=np.uint64)
+        return summed
 
     def decode(self, blobs: Sequence[bytes | None]) -> Decoded:
         """Decode stored rows in one step; a row that cannot be trusted comes out empty.
@@ -174,7 +179,7 @@ class RowLayout:
         """
         size = self.dtype.itemsize
         if None not in blobs:
-            joined = b"".join(cast("Sequence[bytes]", blobs))
+            joined = bytearray().join(cast("Sequence[bytes]", blobs))
             if len(joined) == size * len(blobs):
                 rows, content, intact = self._verify(joined)
                 if intact.all():  # so each begins where it should
@@ -183,7 +188,7 @@ class RowLayout:
         blank = bytes(size)
         whole = np.array([b is not None and len(b) == size for b in blobs], bool)
         present = [b if b is not None and len(b) == size else blank for b in blobs]
-        rows, content, intact = self._verify(b"".join(present))
+        rows, content, intact = self._verify(bytearray().join(present))
         intact &= whole
         empty = self.empty(1)
         rows[~intact], content[~intact] = empty[0], self.content_hash(empty)[0]
@@ -193,12 +198,15 @@ class RowLayout:
         corrupt = stored & ~intact & ~foreign
         return Decoded(rows, content, found=intact, foreign=foreign, corrupt=corrupt)
 
-    def _verify(self, joined: bytes) -> tuple[Rows, npt.NDArray[np.uint64], npt.NDArray[np.bool_]]:
+    def _verify(
+        self, joined: bytearray
+    ) -> tuple[Rows, npt.NDArray[np.uint64], npt.NDArray[np.bool_]]:
         """Rows, their content hashes, and whether layout and checksum are right."""
-        rows: Rows = np.frombuffer(joined, dtype=self.dtype).copy()
-        content = self.content_hash(rows)
-        checksum = content ^ _mix(rows["written"].view(np.uint64))
-        return rows, content, (rows["layout"] == self.digest) & (rows["checksum"] == checksum)
+        rows: Rows = np.frombuffer(joined, self.dtype)
+        words = self._words(rows)
+        content, written = _mix(np.array((self._digest_values(words), words[:, 1])))
+        intact = (words[:, 0] == self.digest) & (words[:, 2] == content ^ written)
+        return rows, content, intact
 
     def overlay(self, rows: Rows, inline: Rows) -> None:
         """Write the values that `inline` has over those of `rows`, in place."""
@@ -242,9 +250,9 @@ class Decoded:
 
 
 def _mix(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """MurmurHash3's 64-bit finaliser: every input bit reaches every output bit."""
-    words = words ^ (words >> np.uint64(33))
-    words = words * _MIX_1
+    """MurmurHash3's 64-bit finaliser, in place: every input bit reaches every output bit."""
+    words ^= words >> np.uint64(33)
+    words *= _MIX_1
     words ^= words >> np.uint64(33)
     words *= _MIX_2
     words ^= words >> np.uint64(33)

@@ -14,7 +14,7 @@ import shutil
 import stat
 import tempfile
 import zipfile
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,8 +158,15 @@ def publish(source: Path, models: Path, version: int | None = None) -> Path:
     return target
 
 
-def load(path: Path) -> Bundle:
+Digest = Callable[[Path], FileDigest]
+"""Size and sha256 of a file, as `digest` gives them."""
+
+
+def load(path: Path, digest: Digest = digest) -> Bundle:
     """Open a bundle directory and verify every file against the manifest.
+
+    Args:
+        digest: for those who remember what was read before.
 
     Raises:
         ManifestInvalid, SchemaVersionUnknown, FileMissing, FileUnsafe, DigestMismatch.
@@ -182,11 +189,12 @@ def load(path: Path) -> Bundle:
     return Bundle(path=path, manifest=manifest, vocabularies=vocabularies)
 
 
-def load_version(models: Path, model: str, version: int | None) -> Bundle:
+def load_version(models: Path, model: str, version: int | None, digest: Digest = digest) -> Bundle:
     """Open a published version and verify every file, and that it is the one of its directory.
 
     Args:
         version: None for the newest.
+        digest: as in `load`.
 
     Raises:
         BundleError: as `load`; FileUnsafe: the directory is a link; ManifestInvalid: another's;
@@ -200,7 +208,7 @@ def load_version(models: Path, model: str, version: int | None) -> Bundle:
     directory = models / model / str(version)
     if directory.is_symlink():
         raise FileUnsafe(f"{version}: must be a plain directory, not a link")
-    bundle = load(directory)
+    bundle = load(directory, digest)
     found = bundle.manifest
     if (found.model, found.version) != (model, version):
         raise ManifestInvalid(

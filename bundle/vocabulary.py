@@ -31,7 +31,7 @@ class VocabularyIndex:
         nothing = [np.zeros(0, np.uint64)]
         keys = np.concatenate([vocabularies[key] ^ salt for key, salt in salts.items()] or nothing)
         positions = [np.arange(len(vocabularies[key]), dtype=np.int32) for key in salts]
-        order = np.argsort(keys, kind="stable")
+        order = np.argsort(keys)
         self._keys = keys[order]
         if (self._keys[1:] == self._keys[:-1]).any():
             raise ManifestInvalid(f"a value twice in a vocabulary of {', '.join(salts)}")
@@ -39,9 +39,10 @@ class VocabularyIndex:
             self._indices = np.concatenate(positions)[order] + np.int32(FIRST_VALUE_INDEX)
         bits = len(keys).bit_length() + 1
         self._shift = np.uint64(64 - bits)
-        firsts = np.arange(1 << bits, dtype=np.uint64) << self._shift
-        self._starts = np.searchsorted(self._keys, firsts)
-        self._most = int(np.diff(self._starts, append=len(keys)).max())
+        places = (self._keys >> self._shift).view(np.int64)
+        counts = np.bincount(places, minlength=1 << bits)
+        self._starts = np.cumsum(counts) - counts
+        self._most = int(counts.max())
 
     def find(self, hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.int32]:
         """The index of each salted hash; OUT_OF_VOCABULARY_INDEX of those in no vocabulary."""

@@ -53,3 +53,8 @@ class Clock:
         slots = np.concatenate(free)
         self.asked[slots] = False
         return slots
+
+    def give_back(self, slots: Slots) -> None:
+        """Let slots that were taken for nothing be the next to be taken."""
+        if len(slots):
+            self._hand = int(slots[0])

@@ -62,13 +62,13 @@ class HashIndex:
         """Add distinct keys that are not there; the slots of those that gave way for them."""
         displaced = [np.zeros(0, np.int64)]
         while len(keys):
-            _, first = np.unique(keys >> self._shift, return_index=True)
-            places = self._places(keys[first], np.zeros(len(first), np.uint64))
-            in_the_way = places[self._flat_keys[places] != NO_KEY]
+            places = self._places(keys, np.zeros(len(keys), np.uint64))
+            in_the_way = places[self._flat_keys.take(places) != NO_KEY]
             displaced.append(self._flat_slots[in_the_way])
-            self._flat_keys[places] = keys[first]
-            self._flat_slots[places] = slots[first]
-            keys, slots = np.delete(keys, first), np.delete(slots, first)
+            self._flat_keys[places] = keys
+            self._flat_slots[places] = slots
+            lost = self._flat_keys.take(places) != keys  # to another of them, of the same bucket
+            keys, slots = keys[lost], slots[lost]
         return np.concatenate(displaced)
 
     def remove(self, keys: Keys) -> None:

@@ -21,6 +21,7 @@ from service.features.redis import RedisStore
 from service.features.source import FeatureSource
 from service.features.store import FeatureStore
 from service.lifecycle.board import Board
+from service.lifecycle.digests import Digests
 from service.lifecycle.follower import Follower
 from service.lifecycle.gate import Gate
 from service.lifecycle.registry import Registry
@@ -44,6 +45,7 @@ class Service:
     registry: Registry
     follower: Follower
     board: Board
+    digests: Digests
     features: FeatureSource
     comparer: Comparer
     pipeline: Pipeline
@@ -110,7 +112,9 @@ def build(settings: Settings, worker: Worker) -> Service:
         if not isinstance(manifest.stages, SingleStage):  # which keeps no item tensors
             yield from features.hot_items(manifest.feature_set, layouts, settings.row_budget)
 
+    digests = Digests(worker)
     gate = Gate(
+        digest=digests,
         load_features=load_features,
         executor=executor,
         threads=settings.threads or max(1, usable_cores() // worker.count),
@@ -143,6 +147,7 @@ def build(settings: Settings, worker: Worker) -> Service:
         registry,
         follower,
         board,
+        digests,
         features,
         comparer,
         pipeline,

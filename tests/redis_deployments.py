@@ -108,14 +108,14 @@ def sentinel(directory: Path) -> Iterator[str]:
 
 
 @contextmanager
-def cluster(directory: Path) -> Iterator[str]:
+def cluster(directory: Path, *options: str) -> Iterator[str]:
     """A Cluster of three nodes."""
     with ExitStack() as stack:
         nodes = []
         for number in range(3):
             own = directory / str(number)
             own.mkdir()
-            nodes.append(stack.enter_context(Redis(own, "--cluster-enabled", "yes")))
+            nodes.append(stack.enter_context(Redis(own, "--cluster-enabled", "yes", *options)))
         clients = [stack.enter_context(node.client()) for node in nodes]
         commands: list[Any] = [client.execute_command for client in clients]
         for number, command in enumerate(commands):

@@ -98,7 +98,7 @@ def add_deployments(router: APIRouter, service: Service) -> None:
 
         def changed() -> tuple[Deployment, Deployment]:
             if check is not None:
-                load_version(models, model, check)
+                load_version(models, model, check, service.digests)
             return change(
                 models,
                 model,

@@ -9,8 +9,10 @@ from bundle.encoding import Encoder
 from bundle.schema import Entity
 from bundle.store import Bundle
 from service.features.feature_set import feature_file
-from service.features.keys import key_prefix
+from service.features.keys import key_prefix, keys_of
+from service.features.store import Asked, Node, Places, one_node
 from service.features.tables import read_whole_table
+from service.values import Keys
 
 
 class EmbeddedStore:
@@ -18,6 +20,7 @@ class EmbeddedStore:
 
     name = "embedded"
     tracked = True
+    nodes = ("",)
 
     def __init__(self) -> None:
         self._rows: dict[str, bytes] = {}
@@ -30,10 +33,14 @@ class EmbeddedStore:
         self._rows.update(rows)
         self.generation += 1
 
-    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+    def nodes_of(self, prefix: str, ids: Keys) -> Sequence[tuple[Node, Places]]:
+        """This process."""
+        return one_node()
+
+    async def get_many(self, asked: Sequence[Asked], node: Node = "") -> list[bytes | None]:
         """The row of each key, or None."""
         get = self._rows.get
-        return [get(key) for key in keys]
+        return [get(key) for prefix, ids in asked for key in keys_of(prefix, ids)]
 
     async def follow(self, changed: Callable[[Iterable[str]], None]) -> None:
         """Nothing to report: `put` counts the generation up."""

@@ -25,11 +25,10 @@ def bytes_in_process(feature_set: FeatureSet, entity: Entity, rows: int) -> int:
     layout = feature_set.layout(entity)
     before = _resident_bytes()
     cache = RowCache(layout, RowCache.bytes_for(layout, rows))
-    for numbers, packed in _made_up(layout, rows):
+    for read, (numbers, packed) in enumerate(_made_up(layout, rows), start=1):
         decoded = layout.decode([row.tobytes() for row in packed])
-        cache.put([str(n) for n in numbers], describe(layout, decoded), 0.0, 60.0, numbers)
-    if len(cache) != rows:
-        raise MemoryError(f"{len(cache)} of {rows} rows were kept")
+        slots = cache.reserve(numbers, read)
+        cache.fill(slots, read, describe(layout, decoded), 0.0, 60.0)
     return _resident_bytes() - before
 
 

@@ -11,7 +11,10 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
+
 from bundle.rows import RowLayout
+from service.values import Keys
 
 NAMESPACE = "mr:"
 """What every key begins with."""
@@ -29,6 +32,11 @@ That an id has no row is believed for as long. In Redis itself rows do not expir
 def key_prefix(feature_set: str, layout: RowLayout) -> str:
     """Everything of a row's key but the id; the key is the prefix followed by the id."""
     return f"{NAMESPACE}{feature_set}:{layout.entity}:{int(layout.digest):016x}:"
+
+
+def keys_of(prefix: str, ids: Keys) -> list[str]:
+    """The keys of rows."""
+    return [f"{prefix}{each}" for each in (ids.tolist() if isinstance(ids, np.ndarray) else ids)]
 
 
 def checkpoint_key(prefix: str) -> str:

@@ -21,8 +21,9 @@ from bundle.schema import Entity
 from service.errors import FeatureStoreUnavailable
 from service.features.cache import CachedRows, Outcome, RowCache
 from service.features.keys import key_prefix, split_key
-from service.features.reads import Reads, Wanted
+from service.features.reads import Reads
 from service.features.store import FeatureStore
+from service.features.wanted import Wanted
 from service.metrics import Metrics
 from service.values import Candidates, Keys
 
@@ -115,13 +116,14 @@ class FeatureSource:
             self._reads.all_changed()
             for cache in self._caches.values():
                 cache.expire_all()
+        self._reads.keep()
         user_ids = None if user_id is None else [user_id]
         user = self._look_up(feature_set, layouts["user"], user_ids)
         item = self._look_up(feature_set, layouts["item"], item_ids)
         reason = ""
         reasons: list[str] = []
         stale: dict[Entity, int] = {}
-        if user.keys or item.keys:
+        if len(user.places) or len(item.places):
             budget_s = min(left_s * _DEADLINE_SHARE, self._timeout_s)
             if failure := await self._reads.complete((user, item), budget_s):
                 reason = f"{self.store.name}_{failure}"
@@ -163,10 +165,7 @@ class FeatureSource:
 
     def _look_up(self, feature_set: str, layout: RowLayout, ids: Keys | None) -> Wanted:
         prefix = key_prefix(feature_set, layout)
-        cache, now = self._cache(prefix, layout), time.monotonic()
-        wanted = Wanted(cache, prefix, ids, now)
-        if wanted.keys and self._reads.keeps(wanted.keys):
-            wanted = Wanted(cache, prefix, ids, now)
+        wanted = Wanted(self._cache(prefix, layout), prefix, ids, time.monotonic())
         self._cached[layout.entity].inc(wanted.cached)
         return wanted
 
@@ -197,12 +196,14 @@ class FeatureSource:
         return next(self._on_failure[name] for name in names if name in self._on_failure)
 
     def _changed(self, keys: Iterable[str]) -> None:
-        keys = list(keys)
-        self._reads.changed(keys)
+        self._reads.keep()
+        of_prefix: dict[str, list[str]] = {}
         for key in keys:
             prefix, entity_id = split_key(key)
-            if (cache := self._caches.get(prefix)) is not None:
-                cache.expire(entity_id)
+            if prefix in self._caches:
+                of_prefix.setdefault(prefix, []).append(entity_id)
+        for prefix, ids in of_prefix.items():
+            self._caches[prefix].expire(ids)
 
     async def close(self) -> None:
         """Stop following, let reads end, then close the store."""

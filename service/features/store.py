@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from service.values import Keys
+
+Asked = tuple[str, Keys]
+"""The prefix of some keys (`keys.py`), and the ids that follow it."""
+
+Places = npt.NDArray[np.int64] | slice
+
+Node = str
+"""One of the servers that rows are on, as logs call it; "" where there is only one."""
+
+
+def one_node() -> Sequence[tuple[Node, Places]]:
+    """`FeatureStore.nodes_of` where there is only one."""
+    return (("", slice(None)),)
 
 
 class FeatureStore(Protocol):
@@ -21,8 +39,18 @@ class FeatureStore(Protocol):
     def generation(self) -> int:
         """Counted up whenever any row may have changed without a report."""
 
-    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
-        """The row of each key, or None; raises FeatureStoreUnavailable. It ends by itself."""
+    @property
+    def nodes(self) -> Collection[Node]:
+        """Those that rows are on now."""
+
+    def nodes_of(self, prefix: str, ids: Keys) -> Sequence[tuple[Node, Places]]:
+        """Which node has which of the keys: nodes, and the places of their keys."""
+
+    def get_many(self, asked: Sequence[Asked], node: Node) -> Awaitable[list[bytes | None]]:
+        """The row of each key in the order asked, or None; raises FeatureStoreUnavailable.
+
+        It ends by itself, and is asked for at once, before it is awaited, where that is possible.
+        """
 
     async def follow(self, changed: Callable[[Iterable[str]], None]) -> None:
         """Call `changed` with the keys that are written, until cancelled."""

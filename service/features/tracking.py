@@ -17,6 +17,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ClusterError
 
+from service.features.cluster import slots_of
 from service.features.deployment import Address, Deployment
 from service.features.keys import NAMESPACE
 
@@ -107,18 +108,8 @@ class Tracking:
         raise TimeoutError("the listening connection is silent")
 
     async def _primaries(self) -> frozenset[Address]:
-        """The primaries of the Cluster now, as the first node that answers knows them."""
-        problem: Exception = ClusterError("the URL names no node")
-        for host, port in self._deployment.nodes:
-            try:
-                async with self._deployment.async_node((host, port), **self._options) as node:
-                    slots: list[Any] = await cast("Any", node).execute_command("CLUSTER SLOTS")
-            except (redis.RedisError, OSError, TimeoutError) as error:
-                problem = error
-                continue
-            found = (primary for _first, _last, primary, *_replicas in slots)
-            return frozenset(((name or b"").decode() or host, at) for name, at, *_ in found)
-        raise problem
+        slots = await slots_of(self._deployment, self._options)
+        return frozenset(slots.primaries.values())
 
     async def _watch(self, primaries: frozenset[Address]) -> None:
         while True:

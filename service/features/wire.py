@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
 from typing import Any, cast
 
 import hiredis
 import redis
 import redis.asyncio
+
+from service.features.commands import Command
 
 _MORE = object()
 Answer = asyncio.Future["list[bytes | None]"]
@@ -22,6 +23,38 @@ Answer = asyncio.Future["list[bytes | None]"]
 
 class _OutOfStep(Exception):
     """What came is no answer to what was asked; nor can the next be."""
+
+
+class _Due:
+    """A command that has been sent, and what has come of it.
+
+    Attributes:
+        answer: for whoever asked. values: so far. refused: the server's word, if it would not.
+    """
+
+    __slots__ = ("_command", "_got", "answer", "refused", "values")
+
+    def __init__(self, answer: Answer, command: Command) -> None:
+        self.answer = answer
+        self.values: list[bytes | None] = []
+        self.refused: redis.ResponseError | None = None
+        self._command = command
+        self._got = 0
+
+    def take(self, answer: Any) -> bool:
+        """Take an answer; whether it was the last."""
+        self._got += 1
+        if isinstance(answer, hiredis.ReplyError):
+            self.refused = redis.ResponseError(str(answer))
+        elif self._command.one_by_one:
+            if answer is not None and not isinstance(answer, bytes):
+                raise _OutOfStep("a value was asked for")
+            self.values.append(answer)
+        elif not isinstance(answer, list) or len(answer) != self._command.values:
+            raise _OutOfStep(f"{self._command.values} values were asked for")
+        else:
+            self.values = answer
+        return not self._command.one_by_one or self._got == self._command.values
 
 
 class Wire(asyncio.Protocol):
@@ -42,11 +75,13 @@ class Wire(asyncio.Protocol):
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(notEnoughData=_MORE)
-        self._due: deque[tuple[Answer, int]] = deque()  # and how many values it has
+        self._due: deque[_Due] = deque()
         self._heard = 0
         self._silence: asyncio.TimerHandle | None = None
         self.lost = False
         self._transport.set_protocol(self)
+        if not self._transport.is_closing():
+            self._transport.set_write_buffer_limits(high=0)  # uvloop then writes without delay
 
     @staticmethod
     async def open(pool: redis.asyncio.ConnectionPool, timeout_s: float) -> Wire:
@@ -59,8 +94,8 @@ class Wire(asyncio.Protocol):
             raise redis.ConnectionError(f"the connection is lost: {error}") from error
         return Wire(connection, timeout_s)
 
-    def mget(self, keys: Sequence[str]) -> Answer:
-        """Ask for the values of keys.
+    def ask(self, command: Command) -> Answer:
+        """Send a command at once.
 
         Returns:
             A future: the values, or redis.RedisError.
@@ -71,9 +106,8 @@ class Wire(asyncio.Protocol):
         if self.lost:
             answer.set_exception(redis.ConnectionError("the connection is lost"))
             return answer
-        self._due.append((answer, len(keys)))
-        command: Any = ("MGET", *keys)
-        self._transport.write(hiredis.pack_command(command))
+        self._due.append(_Due(answer, command))
+        self._transport.write(command.sent)
         if self._silence is None:
             self._listen()
         return answer
@@ -91,20 +125,16 @@ class Wire(asyncio.Protocol):
     def _hand_over(self, answer: Any) -> None:
         if not self._due:
             raise _OutOfStep("nothing was asked")
-        due, values = self._due[0]
-        if isinstance(answer, hiredis.ReplyError):
-            error = redis.ResponseError(str(answer))
-        elif not isinstance(answer, list) or len(answer) != values:
-            raise _OutOfStep(f"{values} values were asked for")
-        else:
-            error = None
-        self._due.popleft()
-        if due.done():  # nobody waits any more
+        due = self._due[0]
+        if not due.take(answer):
             return
-        if error is not None:
-            due.set_exception(error)
+        self._due.popleft()
+        if due.answer.done():  # nobody waits any more
+            return
+        if due.refused is not None:
+            due.answer.set_exception(due.refused)
         else:
-            due.set_result(answer)
+            due.answer.set_result(due.values)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop: no answer will come."""
@@ -136,7 +166,7 @@ class Wire(asyncio.Protocol):
         self.lost = True
         if self._silence is not None:
             self._silence.cancel()
-        for due, _ in self._due:
-            if not due.done():
-                due.set_exception(why)
+        for due in self._due:
+            if not due.answer.done():
+                due.answer.set_exception(why)
         self._due.clear()

@@ -20,7 +20,6 @@ from typing import Any
 from bundle.store import model_names, versions
 from service.cores import lower_priority
 from service.lifecycle import memory
-from service.lifecycle.background import giving_way
 from service.lifecycle.board import Board
 from service.lifecycle.deployment import (
     NEWEST,
@@ -37,12 +36,13 @@ from service.lifecycle.judge import Judge
 from service.lifecycle.registry import Model, Registry
 from service.lifecycle.report import part
 from service.lifecycle.version import Fingerprint, LoadedVersion, State, VersionStatus, fingerprint
+from service.lifecycle.warm_up import keep_items
 from service.metrics import Metrics
 from service.values import Candidates
 
 log = logging.getLogger(__name__)
 
-_LETTING_GO_S = 1.0
+_LETTING_GO_S = 0.2
 """After a version has closed: by then nothing of its last request is left that holds it."""
 
 
@@ -263,18 +263,17 @@ class Follower:
             loop.call_soon_threadsafe(self._registry.enter, model, version, state)
 
         try:
-            with giving_way():
-                loaded = await loop.run_in_executor(
-                    self._loader,
-                    self._gate.admit,
-                    self._directory,
-                    model.name,
-                    version,
-                    self._free_bytes(),
-                    enter,
-                )
-                for items in self._hot_items(loaded):
-                    await loop.run_in_executor(self._loader, loaded.stages.item, [items])
+            loaded = await loop.run_in_executor(
+                self._loader,
+                self._gate.admit,
+                self._directory,
+                model.name,
+                version,
+                self._free_bytes(),
+                enter,
+            )
+            for items in self._hot_items(loaded):
+                await loop.run_in_executor(self._loader, keep_items, loaded.stages, items)
         except Refused as refusal:
             self._registry.refuse(model, version, refusal.reason, str(refusal))
             if refusal.for_memory:

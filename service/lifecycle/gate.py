@@ -24,7 +24,7 @@ from bundle.encoding import Encoder
 from bundle.errors import BundleError
 from bundle.manifest import Manifest
 from bundle.rows import Rows
-from bundle.store import Bundle, Golden, load_version
+from bundle.store import Bundle, Digest, Golden, load_version
 from service.lifecycle.formulas import FUSIONS_DIR, Formulas, fit, last_live
 from service.lifecycle.memory import estimate_bytes
 from service.lifecycle.version import LoadedVersion, State
@@ -62,6 +62,7 @@ class Gate:
     """Lets versions in.
 
     Args:
+        digest: of a file, as `bundle.store.digest` gives it.
         load_features: called with each version before it goes live.
         executor: threads that inference runs on.
         threads: onnxruntime threads inside one run.
@@ -69,6 +70,7 @@ class Gate:
         item_cache_bytes: budget of each version's item tensors.
     """
 
+    digest: Digest
     load_features: FeatureLoader
     executor: Executor
     threads: int
@@ -96,7 +98,7 @@ class Gate:
         """
         enter("verifying")
         try:
-            bundle = load_version(models, model, version)
+            bundle = load_version(models, model, version, self.digest)
             manifest = bundle.manifest
             memory_bytes = estimate_bytes(bundle, self.item_cache_bytes)
             if free_bytes is not None and memory_bytes > free_bytes:

@@ -8,18 +8,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
+import numpy as np
 import pytest
 import redis
 
 from service.errors import FeatureStoreUnavailable
 from service.features.deployment import parse_deployment
 from service.features.embedded import EmbeddedStore
+from service.features.keys import keys_of, split_key
 from service.features.redis import RedisStore, write_rows
 from service.features.source import FeatureSource
 from service.features.store import FeatureStore
@@ -27,6 +29,8 @@ from service.metrics import Metrics
 from tests import redis_deployments
 from tests.redis_deployments import Deploy
 from tests.servers import Redis
+from tests.unit.service.features import fake_store
+from tests.unit.service.features.fake_store import FEATURE_SET, LAYOUTS
 
 PREFIX = "mr:contract:item:0123456789abcdef:"
 ROWS = {
@@ -111,6 +115,18 @@ async def following(store: FeatureStore) -> AsyncIterator[list[str]]:
             await follow
 
 
+async def read(store: FeatureStore, keys: Sequence[str]) -> list[bytes | None]:
+    """The rows of keys, in this order, from whichever node has them."""
+    found: dict[str, bytes | None] = {}
+    for prefix in {split_key(key)[0] for key in keys}:
+        ids = [split_key(key)[1] for key in keys if key.startswith(prefix)]
+        for node, there in store.nodes_of(prefix, ids):
+            these = np.array(ids, object)[there].tolist()
+            rows = await store.get_many([(prefix, these)], node)
+            found |= dict(zip(keys_of(prefix, these), rows, strict=True))
+    return [found[key] for key in keys]
+
+
 async def soon(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
     """Wait until a condition holds."""
     give_up = time.monotonic() + timeout_s
@@ -124,7 +140,7 @@ def test_rows_come_back_byte_for_byte_in_the_order_asked(opened: Open) -> None:
         async with opened() as (store, write):
             write(ROWS)
             for keys in (list(ROWS), list(ROWS)[::-1]):
-                assert await store.get_many(keys) == [ROWS[key] for key in keys]
+                assert await read(store, keys) == [ROWS[key] for key in keys]
 
     asyncio.run(check())
 
@@ -134,9 +150,9 @@ def test_a_row_that_is_not_there_is_none(opened: Open) -> None:
         async with opened() as (store, write):
             first, second = list(ROWS)[:2]
             asked = [first, f"{PREFIX}nobody", second]
-            assert await store.get_many(asked) == [None, None, None]
+            assert await read(store, asked) == [None, None, None]
             write(ROWS)
-            assert await store.get_many(asked) == [ROWS[first], None, ROWS[second]]
+            assert await read(store, asked) == [ROWS[first], None, ROWS[second]]
 
     asyncio.run(check())
 
@@ -146,8 +162,8 @@ def test_a_key_asked_twice_is_answered_twice_and_none_is_answered_by_nothing(ope
         async with opened() as (store, write):
             write(ROWS)
             key = next(iter(ROWS))
-            assert await store.get_many([key, key]) == [ROWS[key]] * 2
-            assert await store.get_many([]) == []
+            assert await read(store, [key, key]) == [ROWS[key]] * 2
+            assert await read(store, []) == []
 
     asyncio.run(check())
 
@@ -158,7 +174,7 @@ def test_the_last_write_counts(opened: Open) -> None:
             first, second = list(ROWS)[:2]
             write(ROWS)
             write({first: b"newer"})
-            assert await store.get_many([first, second]) == [b"newer", ROWS[second]]
+            assert await read(store, [first, second]) == [b"newer", ROWS[second]]
 
     asyncio.run(check())
 
@@ -167,7 +183,7 @@ def test_writing_nothing_is_allowed(opened: Open) -> None:
     async def check() -> None:
         async with opened() as (store, write):
             write({})
-            assert await store.get_many(list(ROWS)) == [None] * len(ROWS)
+            assert await read(store, list(ROWS)) == [None] * len(ROWS)
 
     asyncio.run(check())
 
@@ -177,7 +193,7 @@ def test_as_many_rows_as_a_request_may_have_candidates(opened: Open) -> None:
         async with opened() as (store, write):
             rows = {f"{PREFIX}{number}": b"%d" % number * 40 for number in range(2001)}
             write(rows)
-            assert await store.get_many(list(rows)) == list(rows.values())
+            assert await read(store, list(rows)) == list(rows.values())
 
     asyncio.run(check())
 
@@ -189,7 +205,7 @@ def test_readers_at_the_same_time_get_their_own_rows(opened: Open) -> None:
             write(rows)
             keys = list(rows)
             asked = [[keys[n], f"{PREFIX}nobody", keys[-n]] for n in range(len(keys))]
-            answers = await asyncio.gather(*(store.get_many(each) for each in asked))
+            answers = await asyncio.gather(*(read(store, each) for each in asked))
             assert answers == [[rows.get(key) for key in each] for each in asked]
 
     asyncio.run(check())
@@ -231,11 +247,11 @@ class TestRedis:
                 write(ROWS)
                 redis_server.stop()
                 with pytest.raises(FeatureStoreUnavailable, match="redis: "):
-                    await store.get_many(list(ROWS))
+                    await read(store, list(ROWS))
                 with pytest.raises(FeatureStoreUnavailable, match="redis: "):
                     await store.ping()
                 redis_server.start()
-                assert await store.get_many(list(ROWS)) == [None] * len(ROWS)
+                assert await read(store, list(ROWS)) == [None] * len(ROWS)
                 await store.ping()
 
         asyncio.run(check())
@@ -248,11 +264,11 @@ class TestRedis:
             with redis_server.client() as client:
                 write_rows(client, list(ROWS.items()))
             first, second = list(ROWS)[:2]
-            assert await store.get_many([first]) == [ROWS[first]]
+            assert await read(store, [first]) == [ROWS[first]]
             with redis_server.held(), pytest.raises(FeatureStoreUnavailable):
-                await store.get_many([first])
+                await read(store, [first])
             for _ in range(3):
-                assert await store.get_many([second]) == [ROWS[second]]
+                assert await read(store, [second]) == [ROWS[second]]
             await store.close()
 
         asyncio.run(check())
@@ -264,7 +280,7 @@ class TestRedis:
                 write({second: ROWS[second]})
                 with redis.Redis.from_url(redis_url) as client:
                     client.lpush(first, "a list")
-                assert await store.get_many([first, second]) == [None, ROWS[second]]
+                assert await read(store, [first, second]) == [None, ROWS[second]]
 
         asyncio.run(check())
 
@@ -281,7 +297,7 @@ class TestRedis:
                     client.pexpire(second, 50)
                     reported.clear()
                     await asyncio.sleep(0.1)
-                    assert await store.get_many([second]) == [None]
+                    assert await read(store, [second]) == [None]
                     await soon(lambda: second in reported)
                     before = store.generation
                     client.flushdb()
@@ -349,11 +365,11 @@ class TestCluster:
             async with on_redis(url) as (store, write), following(store) as reported:
                 write(ROWS)
                 key = next(iter(ROWS))
-                assert await store.get_many([key]) == [ROWS[key]]
+                assert await read(store, [key]) == [ROWS[key]]
                 await soon(lambda: key in reported)
                 move_slot_of(key, url)
                 write({key: b"after the move"})
-                assert await store.get_many([key]) == [b"after the move"]
+                assert await read(store, [key]) == [b"after the move"]
                 before = store.generation
                 reported.clear()
                 write({key: b"and once more"})
@@ -373,9 +389,40 @@ class TestCluster:
                 node.close()
                 await soon(lambda: store.generation > before and not store.tracked)
                 with pytest.raises(FeatureStoreUnavailable, match="redis: "):
-                    await store.get_many(list(ROWS))
+                    await read(store, list(ROWS))
 
         with redis_deployments.cluster(tmp_path) as url:
+            asyncio.run(check(url))
+
+    def test_a_node_that_is_lost_takes_no_rows_of_others_with_it(self, tmp_path: Path) -> None:
+        items = [str(number) for number in range(60)]
+        price = LAYOUTS["item"].slots["price"].start
+        keys = {each: fake_store.key("item", each) for each in items}
+        rows = {keys[each]: fake_store.row("item", price=float(each)) for each in items}
+
+        async def found(store: FeatureStore) -> list[str]:
+            """The items that a process which has none yet can read."""
+            source = FeatureSource(store, 10.0, {"": "defaults"}, 1 << 20, 60.0, 0.0, Metrics())
+            fetched = await source.fetch(FEATURE_SET, LAYOUTS, None, items, 20.0)
+            there = np.flatnonzero(fetched.items.found)
+            assert fetched.items.rows["numbers"][there, price].tolist() == there.tolist()
+            assert fetched.reasons == ([] if len(there) == len(items) else ["redis_unavailable"])
+            return [items[each] for each in there.tolist()]
+
+        async def check(url: str) -> None:
+            async with on_redis(url) as (store, write):
+                write(rows)
+                for _ in range(2):  # before and after the slots are known
+                    assert await found(store) == items
+                of_port = {each: port_of(keys[each], url) for each in items}
+                with redis.Redis(port=of_port["0"]) as node, contextlib.suppress(redis.RedisError):
+                    node.shutdown(nosave=True)
+                left = [each for each in items if of_port[each] != of_port["0"]]
+                assert left
+                for _ in range(10):
+                    assert await found(store) == left
+
+        with redis_deployments.cluster(tmp_path, "--cluster-require-full-coverage", "no") as url:
             asyncio.run(check(url))
 
 
@@ -386,6 +433,13 @@ def nodes_of(key: str, url: str) -> tuple[int, redis.Redis]:
         ask: Any = client
         slot, node = ask.keyslot(key), ask.get_node_from_key(key)
         return slot, redis.Redis(host=node.host, port=node.port)
+
+
+def port_of(key: str, url: str) -> int:
+    """The port of the node that has a key."""
+    _, node = nodes_of(key, url)
+    with node:
+        return int(node.get_connection_kwargs()["port"])
 
 
 def move_slot_of(key: str, url: str) -> None:

@@ -1,4 +1,4 @@
-"""What can be wrong with a version, and how it must be refused."""
+"""What can be wrong with a version, how it must be refused, and bringing one that is."""
 
 from __future__ import annotations
 
@@ -270,11 +270,6 @@ DAMAGES = [
     Damage("stages exchanged", stages_exchanged, "graph_mismatch", "promises"),
     Damage("a task is missing", without_the_task, "fusion_invalid", "unknown name 'like'"),
 ]
-
-
-def bring(self, damage: Callable[[Path], None]) -> int:
-    """Let a damaged version appear, whole and at once, as a publisher would."""
-    return bring(self.models, damage)
 
 
 def bring(models: ModelsDirectory, damage: Callable[[Path], None]) -> int:

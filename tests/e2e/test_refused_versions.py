@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import Serve
 from tests.e2e.asking import CONTEXT, IDS, REQUEST, USER, scores_of
 from tests.e2e.damages import DAMAGES, Damage, bring, link_to_nowhere, remove, truncate
-from tests.published import MODEL, ModelsDirectory, fused, reseal
+from tests.published import MODEL, ModelsDirectory, fused
 from tests.servers import Service, eventually
 
 
@@ -25,7 +25,12 @@ class Served:
     service: Service
     models: ModelsDirectory
 
-    @pytest.fixture(scope="module")
+    def bring(self, damage: Callable[[Path], None]) -> int:
+        """Let a damaged version appear, whole and at once, as a publisher would."""
+        return bring(self.models, damage)
+
+
+@pytest.fixture(scope="module")
 def served(trained_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Version 1, to which nothing may happen."""
     directory = tmp_path_factory.mktemp("refused") / "models"

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from bundle.encoding import Encoder
 from bundle.schema import Entity
-from service.features.keys import key_prefix
+from service.features.keys import key_prefix, keys_of
+from service.features.store import Asked, Node, Places, one_node
+from service.values import Keys
 from tests.unit.bundle.tiny import SCHEMA, VOCABULARIES
 
 FEATURE_SET = "tiny"
@@ -35,6 +37,7 @@ class FakeStore:
     """
 
     name = "fake"
+    nodes = ("",)
 
     def __init__(self, rows: dict[str, bytes] | None = None) -> None:
         self.rows = rows or {}
@@ -48,8 +51,12 @@ class FakeStore:
         self.closed = False
         self.changed: Callable[[Iterable[str]], None] | None = None
 
-    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
-        self.reads.append(list(keys))
+    def nodes_of(self, prefix: str, ids: Keys) -> Sequence[tuple[Node, Places]]:
+        return one_node()
+
+    async def get_many(self, asked: Sequence[Asked], node: Node) -> list[bytes | None]:
+        keys = [key for prefix, ids in asked for key in keys_of(prefix, ids)]
+        self.reads.append(keys)
         found = [self.rows.get(each) for each in keys]
         await self.open.wait()
         self.ended += 1

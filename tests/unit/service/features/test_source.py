@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 
 from service.errors import FeatureStoreUnavailable
@@ -363,8 +364,48 @@ def test_what_several_requests_want_is_read_once() -> None:
 
 def test_an_id_asked_for_twice_is_read_once() -> None:
     async def test(bench: Bench) -> None:
-        assert prices(await bench.fetch("u", "a", "b", "a")) == [1.5, 2.5, 1.5]
+        assert prices(await bench.fetch("u", "a", "b", "a", "a")) == [1.5, 2.5, 1.5, 1.5]
         assert bench.store.reads == [[*ROWS]]
+
+    on_bench(test, ROWS)
+
+
+def test_numbers_and_their_texts_share_reads_and_rows() -> None:
+    async def test(bench: Bench) -> None:
+        async def by_number(*ids: int) -> Fetched:
+            return await bench.source.fetch(FEATURE_SET, LAYOUTS, "7", np.array(ids), PATIENCE_S)
+
+        bench.store.open.clear()
+        asked = [asyncio.ensure_future(by_number(3, 1, 3))]
+        await asyncio.sleep(0.001)
+        asked.append(asyncio.ensure_future(bench.fetch("7", "1", "2", "x")))
+        await asyncio.sleep(0.001)
+        asked.append(asyncio.ensure_future(by_number(2, 3, 4)))
+        await asyncio.sleep(0.001)
+        bench.store.open.set()
+        found = [prices(await each) for each in asked]
+        assert found == [[3.0, 1.0, 3.0], [1.0, 2.0, 9.0], [2.0, 3.0, 4.0]]
+        read = [[each.rpartition(":")[2] for each in keys] for keys in bench.store.reads]
+        assert read == [["7", "3", "1"], ["2", "x"], ["4"]]
+        assert prices(await by_number(4, 3, 2, 1)) == [4.0, 3.0, 2.0, 1.0]
+        assert prices(await bench.fetch("7", "x", "1", "4")) == [9.0, 1.0, 4.0]
+        assert len(bench.store.reads) == 3
+
+    rows = {key("item", str(each)): row("item", price=float(each)) for each in (1, 2, 3, 4)}
+    on_bench(test, rows | {key("item", "x"): row("item", price=9.0)})
+
+
+def test_what_one_request_does_to_its_rows_no_other_sees() -> None:
+    async def test(bench: Bench) -> None:
+        bench.store.open.clear()
+        asked = [asyncio.ensure_future(bench.fetch("u", "a", "b")) for _ in range(2)]
+        await asyncio.sleep(0.001)
+        bench.store.open.set()
+        for each in asked:
+            fetched = await each
+            assert prices(fetched) == [1.5, 2.5]
+            fetched.items.rows["numbers"][:] = 0.0
+        assert prices(await bench.fetch("u", "a", "b")) == [1.5, 2.5]
 
     on_bench(test, ROWS)
 

@@ -10,6 +10,7 @@ import pytest
 import redis
 import uvloop
 
+from service.features.commands import mget
 from service.features.wire import Wire
 
 
@@ -56,7 +57,11 @@ async def until_asked(scripted: Scripted, times: int) -> None:
 
 def test_answers_in_pieces_go_to_whom_they_are_due() -> None:
     async def test(wire: Wire, scripted: Scripted) -> None:
-        first, second, third = wire.mget(["a"]), wire.mget(["b", "c"]), wire.mget(["d"])
+        first, second, third = (
+            wire.ask(mget([("mr:", ["a"])])),
+            wire.ask(mget([("mr:", ["b", "c"])])),
+            wire.ask(mget([("mr:", ["d"])])),
+        )
         first.cancel()  # it has gone away; its answer must not be another's
         await until_asked(scripted, 3)
         for piece in (b"*1\r\n$1\r\na\r\n*2\r\n$1\r", b"\nb\r\n$-1\r\n", b"-ERR no\r\n"):
@@ -75,28 +80,28 @@ def test_answers_in_pieces_go_to_whom_they_are_due() -> None:
 )
 def test_out_of_step_nobody_gets_an_answer_any_more(answer: bytes) -> None:
     async def test(wire: Wire, scripted: Scripted) -> None:
-        asked = [wire.mget(["a", "b"]), wire.mget(["c", "d"])]
+        asked = [wire.ask(mget([("mr:", ["a", "b"])])), wire.ask(mget([("mr:", ["c", "d"])]))]
         await until_asked(scripted, 2)
         scripted.writer.write(answer)
         found = await asyncio.gather(*asked, return_exceptions=True)
         assert isinstance(found[1], redis.ConnectionError)
         assert wire.lost
         with pytest.raises(redis.ConnectionError):
-            await wire.mget(["e"])
+            await wire.ask(mget([("mr:", ["e"])]))
 
     on_wire(test)
 
 
 def test_silence_ends_it_and_slowness_does_not() -> None:
     async def test(wire: Wire, scripted: Scripted) -> None:
-        slow = [wire.mget(["a"]) for _ in range(6)]
+        slow = [wire.ask(mget([("mr:", ["a"])])) for _ in range(6)]
         await until_asked(scripted, 6)
         for _ in slow:
             await asyncio.sleep(0.1)
             scripted.writer.write(b"*1\r\n$1\r\na\r\n")
         assert await asyncio.gather(*slow) == [[b"a"]] * 6
         with pytest.raises(redis.TimeoutError, match=r"no answer within 0\.4 s"):
-            await wire.mget(["b"])
+            await wire.ask(mget([("mr:", ["b"])]))
         assert wire.lost
 
     on_wire(test, timeout_s=0.4)
@@ -104,7 +109,7 @@ def test_silence_ends_it_and_slowness_does_not() -> None:
 
 def test_a_connection_that_ends_fails_all_that_is_due() -> None:
     async def test(wire: Wire, scripted: Scripted) -> None:
-        asked = [wire.mget(["a"]), wire.mget(["b"])]
+        asked = [wire.ask(mget([("mr:", ["a"])])), wire.ask(mget([("mr:", ["b"])]))]
         await until_asked(scripted, 2)
         scripted.writer.close()
         found = await asyncio.gather(*asked, return_exceptions=True)
@@ -127,7 +132,7 @@ def test_a_connection_that_ended_before_it_was_ours_is_lost() -> None:
         await asyncio.sleep(0.01)
         wire = Wire(connection, 1.0)
         with pytest.raises(redis.ConnectionError, match="lost"):
-            await wire.mget(["a"])
+            await wire.ask(mget([("mr:", ["a"])]))
         assert wire.lost
         await wire.close()
         await client.aclose()

@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from bundle.encoding import Encoder
 from bundle.manifest import GOLDEN_FILE, VOCABULARIES_FILE
 from bundle.schema import Number
-from bundle.store import Bundle, publish
+from bundle.store import Bundle, digest, publish
 from service.lifecycle.gate import FeatureLoader, Gate, Refused
 from service.lifecycle.version import LoadedVersion
 from service.metrics import Metrics
@@ -58,6 +58,7 @@ def admit(models: Path, executor: ThreadPoolExecutor) -> Admit:
         load_features: FeatureLoader = lambda bundle, encoder: None,
     ) -> LoadedVersion:
         gate = Gate(
+            digest=digest,
             load_features=load_features,
             executor=executor,
             threads=1,

@@ -42,6 +42,7 @@ def source(tmp_path: Path) -> Path:
 def gate() -> Iterator[Gate]:
     with ThreadPoolExecutor(1) as executor:
         yield Gate(
+            digest=store.digest,
             load_features=lambda bundle, encoder: None,
             executor=executor,
             threads=1,
