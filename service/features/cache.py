@@ -27,7 +27,7 @@ from service.values import Keys
 
 EMPTY_SLOT = 0
 NO_READ = 0
-_BOOKKEEPING_BYTES = 270  # a slot's share of the index, its id and the arrays beside rows
+_BOOKKEEPING_BYTES = 240  # a slot's share of the index, its id (a text) and the arrays beside rows
 _TTL_JITTER = 0.1
 
 

@@ -1,8 +1,9 @@
-"""What can be wrong with a version, and how it must be refused."""
+"""What can be wrong with a version, how it must be refused, and bringing one that is."""
 
 from __future__ import annotations
 
 import io
+import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import onnx
 from onnx import numpy_helper
 
 from bundle.manifest import MANIFEST_FILE, parse
-from tests.published import reseal
+from tests.published import MODEL, ModelsDirectory, reseal
 
 
 @dataclass(frozen=True)
@@ -269,3 +270,14 @@ DAMAGES = [
     Damage("stages exchanged", stages_exchanged, "graph_mismatch", "promises"),
     Damage("a task is missing", without_the_task, "fusion_invalid", "unknown name 'like'"),
 ]
+
+
+def bring(models: ModelsDirectory, damage: Callable[[Path], None]) -> int:
+    """Let a damaged copy of trained version 2 appear as the next version; returns its number."""
+    version = models.next_version()
+    staging = models.model / f".staging-{version}"
+    shutil.copytree(models.trained / MODEL / "2", staging)
+    reseal(staging, version=version)
+    damage(staging)
+    staging.rename(models.model / str(version))
+    return version

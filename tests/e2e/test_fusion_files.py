@@ -11,8 +11,7 @@ import pytest
 
 from tests.conftest import Serve
 from tests.e2e.asking import CONTEXT, IDS, REQUEST, USER, scores_of
-from tests.e2e.damages import without_the_task
-from tests.e2e.test_refused_versions import bring
+from tests.e2e.damages import bring, without_the_task
 from tests.published import MODEL, ModelsDirectory, fused
 from tests.servers import Service, eventually
 

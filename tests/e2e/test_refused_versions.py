@@ -13,8 +13,8 @@ import pytest
 
 from tests.conftest import Serve
 from tests.e2e.asking import CONTEXT, IDS, REQUEST, USER, scores_of
-from tests.e2e.damages import DAMAGES, Damage, link_to_nowhere, remove, truncate
-from tests.published import MODEL, ModelsDirectory, fused, reseal
+from tests.e2e.damages import DAMAGES, Damage, bring, link_to_nowhere, remove, truncate
+from tests.published import MODEL, ModelsDirectory, fused
 from tests.servers import Service, eventually
 
 
@@ -28,17 +28,6 @@ class Served:
     def bring(self, damage: Callable[[Path], None]) -> int:
         """Let a damaged version appear, whole and at once, as a publisher would."""
         return bring(self.models, damage)
-
-
-def bring(models: ModelsDirectory, damage: Callable[[Path], None]) -> int:
-    """Let a damaged copy of trained version 2 appear as the next version; returns its number."""
-    version = models.next_version()
-    staging = models.model / f".staging-{version}"
-    shutil.copytree(models.trained / MODEL / "2", staging)
-    reseal(staging, version=version)
-    damage(staging)
-    staging.rename(models.model / str(version))
-    return version
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ class FakeStore:
     """
 
     name = "fake"
-    nodes = ("",)
+    nodes: tuple[Node, ...] = ("",)
 
     def __init__(self, rows: dict[str, bytes] | None = None) -> None:
         self.rows = rows or {}
