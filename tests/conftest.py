@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.published import ModelsDirectory
 from tests.servers import Redis, Service
@@ -22,6 +23,10 @@ from tests.servers import Redis, Service
 ROOT = Path(__file__).parent.parent
 
 os.environ["OMP_NUM_THREADS"] = "1"  # for these small networks more would only wait for each other
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 class Serve(Protocol):

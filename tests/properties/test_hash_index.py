@@ -23,7 +23,7 @@ def column(keys: list[int]) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
 def test_it_finds_what_a_dictionary_would(
     steps: list[tuple[str, list[int]]], asked: list[int]
 ) -> None:
-    index, model = HashIndex(1000), dict[int, int]()
+    index, model, free = HashIndex(1000), dict[int, int](), 0
     for step, keys in steps:
         if step == "remove":
             index.remove(column(keys))
@@ -31,7 +31,8 @@ def test_it_finds_what_a_dictionary_would(
                 model.pop(key, None)
             continue
         new = [key for key in keys if key not in model]
-        slots = np.arange(len(model), len(model) + len(new))
+        slots = np.arange(free, free + len(new))
+        free += len(new)
         displaced = index.put(column(new), slots)
         model.update(zip(new, slots.tolist(), strict=True))
         model = {key: slot for key, slot in model.items() if slot not in displaced}
