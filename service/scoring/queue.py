@@ -1,6 +1,6 @@
 """The rows that wait for a run: who is let in, who goes next, who is dropped before costing one.
 
-Earliest deadline first. A request larger than a run goes over several, and has a quarter of each:
+Earliest deadline first. A request larger than a run goes over several, and has an eighth of each:
 runs stay short while it lasts, and nobody small waits long for somebody large.
 """
 
@@ -19,7 +19,7 @@ from service.metrics import Metrics
 from service.scoring.cost import CostLine
 from service.values import Candidates, Scores, UserSide
 
-_LARGE_PART = 4
+_LARGE_PART = 8
 """A request larger than a run has one in so many of its rows."""
 
 

@@ -92,35 +92,35 @@ def test_rows_are_counted_not_requests() -> None:
 
 def test_a_large_request_is_split_and_its_user_computed_once() -> None:
     async def test(bench: Bench) -> None:
-        items = list(range(1, 26))
+        items = list(range(1, 38))
         answer = await bench.score(7, items)
         assert answer.scores.tolist() == expected(7, items)
-        assert [len(run) for run in bench.stages.runs] == [4, 4, 4, 4, 4, 4, 1]
+        assert [len(run) for run in bench.stages.runs] == [4] * 9 + [1]
         assert bench.stages.user_runs == [[7]]
 
-    on_bench(test, row_budget=16)
+    on_bench(test, row_budget=32)
 
 
-def test_a_large_request_has_a_quarter_of_a_run_and_small_ones_the_rest() -> None:
+def test_a_large_request_has_an_eighth_of_a_run_and_small_ones_the_rest() -> None:
     async def test(bench: Bench) -> None:
         running = await bench.occupy()
-        large = bench.submit(1, range(1, 13), within_s=60)
+        large = bench.submit(1, range(1, 22), within_s=60)
         await turns()
         urgent = bench.submit(2, [50, 51], within_s=30)
         patient = bench.submit(3, [60, 61], within_s=90)
         await turns()
         bench.stages.release()
         for task, request, items in (
-            (large, 1, range(1, 13)),
+            (large, 1, range(1, 22)),
             (urgent, 2, [50, 51]),
             (patient, 3, [60, 61]),
         ):
             assert (await task).scores.tolist() == expected(request, items)
         await running
         runs = [Counter(request for request, _ in run) for run in bench.stages.runs[1:]]
-        assert runs == [{1: 2, 2: 2, 3: 2}, *[{1: 2}] * 5]
+        assert runs == [{1: 2, 2: 2, 3: 2}, *[{1: 2}] * 9, {1: 1}]
 
-    on_bench(test, row_budget=8)
+    on_bench(test, row_budget=16)
 
 
 def test_equal_deadlines_are_served_in_the_order_they_came() -> None:
@@ -170,16 +170,16 @@ def test_a_run_that_throws_is_retried_request_by_request(
 def test_a_request_that_failed_in_part_runs_no_further() -> None:
     async def test(bench: Bench) -> None:
         with pytest.raises(InferenceFailed):
-            await bench.score(1, range(1, 31))
+            await bench.score(1, range(1, 51))
         assert bench.stages.runs == []
         assert bench.stages.attempts == 1
         assert bench.value("queued_rows") == 0
         with pytest.raises(InferenceFailed):  # and when a later part fails
-            await bench.score(2, [*range(10, 15), 1, *range(30, 45)])
+            await bench.score(2, [*range(10, 15), 1, *range(30, 70)])
         assert [len(run) for run in bench.stages.runs] == [5]
         assert bench.stages.attempts == 3
 
-    on_bench(test, row_budget=20, poison=[1])
+    on_bench(test, row_budget=40, poison=[1])
 
 
 def fewer(rows: Array) -> Array:
@@ -308,7 +308,7 @@ def test_a_split_request_whose_client_leaves_halfway_runs_no_further() -> None:
         assert answer.scores.tolist() == expected(2, [1])
         assert [len(run) for run in bench.stages.runs] == [2, 1]
 
-    on_bench(test, row_budget=10)
+    on_bench(test, row_budget=16)
 
 
 def test_who_cannot_be_in_time_is_told_at_once() -> None:
