@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from concurrent.futures import Executor, Future
 from functools import partial
 from typing import Protocol
@@ -21,6 +21,7 @@ import numpy.typing as npt
 from service.errors import InferenceFailed
 from service.metrics import Metrics
 from service.scoring.cost import CostLine
+from service.scoring.item_cache import ItemTensors
 from service.scoring.queue import Answer, Job, RowQueue, Segment
 from service.values import Candidates, Scores, UserSide
 
@@ -34,11 +35,11 @@ class Stages(Protocol):
     def user(self, users: UserSide) -> Tensor:
         """User tensors [U, P]."""
 
-    def item(self, items: Sequence[Candidates]) -> Tensor:
-        """Item tensors [N, P] of N items in parts."""
+    def item(self, items: Sequence[Candidates]) -> ItemTensors:
+        """Item tensors [N, P] of N items in parts; good until the next call."""
 
     def joint(
-        self, user_tensor: Tensor, item_tensor: Tensor, user_row: npt.NDArray[np.int64]
+        self, user_tensor: Tensor, item_tensors: ItemTensors, user_row: npt.NDArray[np.int64]
     ) -> Scores:
         """Task scores [N, T]."""
 
@@ -198,6 +199,6 @@ class Batcher:
         return [scores[end - rows : end] for rows, end in zip(counts, ends, strict=True)]
 
 
-def _check_rows(what: str, found: npt.NDArray[np.float32], expected: int) -> None:
+def _check_rows(what: str, found: Sized, expected: int) -> None:
     if len(found) != expected:  # would be broadcast, or give one request the rows of another
         raise ValueError(f"{len(found)} {what} where {expected} are due")

@@ -12,6 +12,7 @@ Not thread-safe: one version's runs follow each other on one thread.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,18 @@ from service.metrics import Metrics
 Tensor = npt.NDArray[np.float32]
 UNCACHED = 0
 """The content of rows that are not to be cached: those with inline features."""
+
+_NONE: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+
+
+class ItemTensors(Protocol):
+    """The item tensors of N rows: an array [N, P], or what is sliced like one."""
+
+    def __len__(self) -> int:
+        """N."""
+
+    def __getitem__(self, rows: slice, /) -> Tensor:
+        """float32 [n, P], good until the next slice is taken."""
 
 
 class ItemCache:
@@ -40,7 +53,7 @@ class ItemCache:
         self._clock = Clock(slots)
         self._index = HashIndex(slots)
         self._kept = 0
-        self._gathered = np.empty((0, width), np.float32)
+        self._gathered = np.empty((0, width), np.float32)  # the rows of one slice
         self._hits = metrics.item_cache.labels(model, "hit")
         self._misses = metrics.item_cache.labels(model, "miss")
         self._evictions = metrics.item_cache_evictions.labels(model)
@@ -50,7 +63,7 @@ class ItemCache:
         self,
         contents: npt.NDArray[np.uint64],
         compute: Callable[[npt.NDArray[np.intp]], Tensor],
-    ) -> Tensor:
+    ) -> ItemTensors:
         """The tensors of rows, those not cached computed in one call.
 
         Args:
@@ -58,41 +71,54 @@ class ItemCache:
             compute: row positions [m] -> their tensors [m, P].
 
         Returns:
-            float32 [N, P], good until the next call.
+            [N, P], good until the next call. What is cached is copied together as it is sliced,
+            so that who reads it next finds it in the processor's own cache.
         """
         rows = len(contents)
         slots = self._index.find(contents)
         absent = np.flatnonzero(slots == ABSENT)
         self._hits.inc(rows - len(absent))
         if len(absent) == rows:
-            return self._compute(contents, absent, compute)
-        if len(self._gathered) < rows:
-            self._gathered = np.empty((rows, self._gathered.shape[1]), np.float32)
-        gathered = self._gathered[:rows]
-        np.take(self._tensors, slots, axis=0, out=gathered, mode="wrap")
-        self._clock.asked[slots] = True
-        if len(absent):
-            gathered[absent] = self._compute(contents, absent, compute)
-        return gathered
+            return self._compute(contents, absent, compute, kept=_NONE)
+        present = slots[slots != ABSENT] if len(absent) else slots
+        self._clock.asked[present] = True
+        if not len(absent):
+            return _Cached(self, slots, absent, self._gathered[:0])
+        return _Cached(self, slots, absent, self._compute(contents, absent, compute, kept=present))
+
+    def copy(self, slots: npt.NDArray[np.int64]) -> Tensor:
+        """What lies in n slots, float32 [n, P], in memory that the next call uses again."""
+        if len(self._gathered) < len(slots):
+            self._gathered = np.empty((len(slots), self._gathered.shape[1]), np.float32)
+        copied = self._gathered[: len(slots)]
+        return np.take(self._tensors, slots, axis=0, out=copied, mode="wrap")
 
     def _compute(
         self,
         contents: npt.NDArray[np.uint64],
         absent: npt.NDArray[np.intp],
         compute: Callable[[npt.NDArray[np.intp]], Tensor],
+        kept: npt.NDArray[np.int64],
     ) -> Tensor:
+        """The tensors [m, P] of absent rows, stored in slots other than those `kept`."""
         tensors = compute(absent)
+        if len(tensors) != len(absent):
+            raise ValueError(f"{len(tensors)} item tensors where {len(absent)} are due")
         self._misses.inc(len(absent))
         new, rows = np.unique(contents[absent], return_index=True)
         cacheable = new != UNCACHED
-        self._keep(new[cacheable], tensors, rows[cacheable])
+        self._keep(new[cacheable], tensors, rows[cacheable], np.unique(kept))
         return tensors
 
     def _keep(
-        self, contents: npt.NDArray[np.uint64], tensors: Tensor, rows: npt.NDArray[np.intp]
+        self,
+        contents: npt.NDArray[np.uint64],
+        tensors: Tensor,
+        rows: npt.NDArray[np.intp],
+        kept: npt.NDArray[np.int64],
     ) -> None:
-        """Store `tensors[rows]` for `contents`, as far as there are slots."""
-        slots = self._clock.take(min(len(contents), len(self._contents)))
+        """Store `tensors[rows]` for `contents`, as far as there are slots beside those `kept`."""
+        slots = self._clock.take(min(len(contents), len(self._contents) - len(kept)), kept)
         contents, rows = contents[: len(slots)], rows[: len(slots)]
         evicted = self._contents[slots]
         evicted = evicted[evicted != UNCACHED]
@@ -105,3 +131,29 @@ class ItemCache:
         self._kept += len(contents) - len(evicted) - len(displaced)
         self._evictions.inc(len(evicted) + len(displaced))
         self._bytes.set(self._kept * self._tensors.shape[1] * 4)
+
+
+class _Cached:
+    """Rows that are in slots of the cache, but for those absent, which were computed."""
+
+    def __init__(
+        self,
+        cache: ItemCache,
+        slots: npt.NDArray[np.int64],
+        absent: npt.NDArray[np.intp],
+        computed: Tensor,
+    ) -> None:
+        self._cache = cache
+        self._slots = slots
+        self._absent = absent
+        self._computed = computed
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def __getitem__(self, rows: slice, /) -> Tensor:
+        start, stop, _ = rows.indices(len(self))
+        tensors = self._cache.copy(self._slots[start:stop])
+        first, last = np.searchsorted(self._absent, (start, stop))
+        tensors[self._absent[first:last] - start] = self._computed[first:last]
+        return tensors

@@ -16,7 +16,7 @@ from bundle.encoding import Encoded, Encoder, side_layout
 from bundle.manifest import SingleStage, Stages
 from bundle.store import Bundle
 from service.metrics import Metrics
-from service.scoring.item_cache import ItemCache
+from service.scoring.item_cache import ItemCache, ItemTensors
 from service.scoring.session import Session
 from service.values import Candidates, Scores, UserSide
 
@@ -38,8 +38,8 @@ class Model(ABC):
         """User tensors float32 [U, P]."""
 
     @abstractmethod
-    def item(self, items: Sequence[Candidates]) -> Tensor:
-        """Item tensors float32 [N, P'] of N items in parts."""
+    def item(self, items: Sequence[Candidates]) -> ItemTensors:
+        """Item tensors float32 [N, P'] of N items in parts; good until the next call."""
 
     @abstractmethod
     def item_afresh(self, items: Candidates) -> Tensor:
@@ -47,12 +47,12 @@ class Model(ABC):
 
     @abstractmethod
     def joint(
-        self, user_tensor: Tensor, item_tensor: Tensor, user_row: npt.NDArray[np.int64]
+        self, user_tensor: Tensor, item_tensors: ItemTensors, user_row: npt.NDArray[np.int64]
     ) -> Scores:
         """Task scores float32 [N, T].
 
         Args:
-            user_tensor: [U, P]. item_tensor: [N, P']. user_row: [N], each in [0, U).
+            user_tensor: [U, P]. item_tensors: [N, P']. user_row: [N], each in [0, U).
         """
 
     def score(
@@ -118,7 +118,7 @@ class StagedModel(Model):
         encoded = self._encoder.user(users.users, users.contexts)
         return self._user.run({"ids": encoded.ids, "numbers": encoded.numbers})
 
-    def item(self, items: Sequence[Candidates]) -> Tensor:
+    def item(self, items: Sequence[Candidates]) -> ItemTensors:
         """Item tensors float32 [N, P], from the cache as far as it has them."""
         content = np.concatenate([part.content for part in items])
         return self._cache.gather(content, partial(self._compute_items, items))
@@ -132,7 +132,7 @@ class StagedModel(Model):
         return self._item.run({"ids": encoded.ids, "numbers": encoded.numbers})
 
     def joint(
-        self, user_tensor: Tensor, item_tensor: Tensor, user_row: npt.NDArray[np.int64]
+        self, user_tensor: Tensor, item_tensors: ItemTensors, user_row: npt.NDArray[np.int64]
     ) -> Scores:
         """Task scores float32 [N, T], in blocks of rows."""
         blocks = (
@@ -143,7 +143,7 @@ class StagedModel(Model):
                 self._joint.run(
                     {
                         "user_tensor": user_tensor,
-                        "item_tensor": item_tensor[block],
+                        "item_tensor": item_tensors[block],
                         "user_row": user_row[block],
                     }
                 )
@@ -179,9 +179,10 @@ class SingleGraph(Model):
         return self.item([items])
 
     def joint(
-        self, user_tensor: Tensor, item_tensor: Tensor, user_row: npt.NDArray[np.int64]
+        self, user_tensor: Tensor, item_tensors: ItemTensors, user_row: npt.NDArray[np.int64]
     ) -> Scores:
         """Task scores float32 [N, T]."""
+        item_tensor = item_tensors[:]
         user_words, item_words = user_tensor.view(np.int32), item_tensor.view(np.int32)
         return self._session.run(
             {

@@ -70,8 +70,8 @@ class FakeStages:
             raise Thrown(f"poisoned by {sorted(bad)}")
         return self._changed("item", values.copy())
 
-    def joint(self, user_tensor: Array, item_tensor: Array, user_row: Any) -> Array:
-        users, items = user_tensor[user_row, 0], item_tensor[:, 0]
+    def joint(self, user_tensor: Array, item_tensors: Array, user_row: Any) -> Array:
+        users, items = user_tensor[user_row, 0], item_tensors[:, 0]
         self.runs.append([(int(u), int(i)) for u, i in zip(users, items, strict=False)])
         return self._changed("joint", np.stack((1000 * users + items, users - items), axis=1))
 

@@ -14,6 +14,7 @@ from service.scoring.item_cache import UNCACHED, ItemCache
 
 WIDTH = 3
 SLOT_BYTES = 4 * WIDTH
+BLOCK_ROWS = 5
 Array = npt.NDArray[np.float32]
 
 
@@ -37,7 +38,10 @@ class Asked:
             self.computed.append(asked[rows].tolist())
             return tensors(asked[rows])
 
-        return self.cache.gather(hashes, compute).copy()
+        found = self.cache.gather(hashes, compute)
+        assert len(found) == len(contents)
+        blocks = (slice(at, at + BLOCK_ROWS) for at in range(0, len(found), BLOCK_ROWS))
+        return np.concatenate([found[block].copy() for block in blocks])
 
     def value(self, name: str, **labels: str) -> float:
         value = self.metrics.registry.get_sample_value(f"multirank_{name}", {"model": "m"} | labels)
@@ -87,7 +91,7 @@ def test_no_room_for_one_tensor_turns_the_cache_off(capacity_bytes: int) -> None
     keys = np.array([5, 6], np.uint64)
     for _ in range(2):
         found = cache.gather(keys, lambda rows: tensors(keys[rows]))
-        np.testing.assert_array_equal(found, tensors(keys))
+        np.testing.assert_array_equal(found[:], tensors(keys))
 
 
 def test_a_scan_does_not_drive_out_what_is_in_use() -> None:
@@ -97,6 +101,22 @@ def test_a_scan_does_not_drive_out_what_is_in_use() -> None:
         asked.gather(hot)
         asked.gather([100 + 2 * each, 101 + 2 * each])
     assert sum(content in hot for computed in asked.computed for content in computed) == len(hot)
+
+
+def test_what_a_run_reads_is_not_driven_out_by_what_it_computes() -> None:
+    asked = Asked(slots=4)
+    asked.gather([1, 2, 3])
+    contents = [1, 2, 3, *range(10, 20)]
+    np.testing.assert_array_equal(asked.gather(contents), tensors(np.array(contents, np.uint64)))
+    asked.gather([1, 2, 3])
+    assert asked.computed == [[1, 2, 3], [*range(10, 20)]]
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_tensors_too_few_or_too_many_are_an_error(rows: int) -> None:
+    cache = ItemCache("m", 8 * SLOT_BYTES, WIDTH, Metrics())
+    with pytest.raises(ValueError, match=f"{rows} item tensors where 2 are due"):
+        cache.gather(np.array([5, 6], np.uint64), lambda _: np.ones((rows, WIDTH), np.float32))
 
 
 def test_a_failed_computation_leaves_the_cache_as_it_was() -> None:
