@@ -30,6 +30,7 @@ GOLDEN_FILE = "golden.npz"
 UNPUBLISHED = 0
 
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
+ColumnName = Annotated[str, Field(min_length=1, max_length=512)]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
 
 
@@ -141,8 +142,8 @@ class Sample(_Strict):
     """
 
     file: FileName
-    key: Name
-    display: tuple[Name, ...] = ()
+    key: ColumnName
+    display: tuple[ColumnName, ...] = ()
 
 
 class Manifest(_Strict):
@@ -221,7 +222,7 @@ def parse(raw: bytes) -> Manifest:
     """
     try:
         content = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ManifestInvalid(f"{MANIFEST_FILE}: not JSON: {error}") from error
     if not isinstance(content, dict):
         raise ManifestInvalid(f"{MANIFEST_FILE}: not a JSON object")
@@ -238,7 +239,7 @@ def parse(raw: bytes) -> Manifest:
         first = error.errors()[0]
         where = ".".join(str(p) for p in first["loc"] if p not in _STAGE_TAGS) or "manifest"
         raise ManifestInvalid(f"{MANIFEST_FILE}: {where}: {first['msg']}") from error
-    except ValueError as error:  # NaN, say: nothing that `serialise` wrote
+    except (ValueError, RecursionError) as error:  # NaN, say: nothing that `serialise` wrote
         raise ManifestInvalid(f"{MANIFEST_FILE}: {error}") from error
     if canonical != raw:
         raise DigestMismatch(f"{MANIFEST_FILE}: changed since it was published")

@@ -8,23 +8,17 @@ A version appears by one rename of a complete, fsynced directory and never chang
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import shutil
 import stat
 import tempfile
-import zipfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from bundle.arrays import Golden, read_golden, read_vocabularies
 from bundle.encoding import Encoder
 from bundle.errors import (
-    ArrayInvalid,
     DigestMismatch,
     FileMissing,
     FileUnreadable,
@@ -41,34 +35,11 @@ from bundle.manifest import (
     parse,
     serialise,
 )
-from bundle.rows import Rows
 from bundle.vocabulary import Vocabularies
 
 _CHUNK_BYTES = 1 << 20
+_MANIFEST_BYTES = 16 << 20
 _READABLE = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
-_DEFLATE_LIMIT = 1032
-"""No byte of a deflated file becomes more bytes than this."""
-
-
-@dataclass(frozen=True)
-class Golden:
-    """Raw inputs and the scores torch gave for them.
-
-    Attributes:
-        users, contexts: [U] packed rows. items: [N] packed rows.
-        user_row: int64 [N], the user each item row is scored for.
-        scores: float32 [N, T].
-    """
-
-    users: Rows
-    contexts: Rows
-    items: Rows
-    user_row: npt.NDArray[np.int64]
-    scores: npt.NDArray[np.float32]
-
-    def save(self, path: Path) -> None:
-        """Write to `path` as npz."""
-        np.savez(path, **vars(self))
 
 
 @dataclass(frozen=True)
@@ -84,8 +55,13 @@ class Bundle:
         return Encoder(self.manifest.features, self.vocabularies)
 
     def golden(self) -> Golden:
-        """The golden rows; raises ManifestInvalid when they are unreadable."""
-        return Golden(**_read_npz(self.path / GOLDEN_FILE, Golden.__dataclass_fields__))
+        """The golden rows.
+
+        Raises:
+            ManifestInvalid: they are unreadable.
+            ArrayInvalid: an array is not of the type and shape that `Golden` says.
+        """
+        return read_golden(self.path / GOLDEN_FILE, self.manifest)
 
 
 def digest(path: Path) -> FileDigest:
@@ -169,23 +145,27 @@ def load(path: Path, digest: Digest = digest) -> Bundle:
         digest: for those who remember what was read before.
 
     Raises:
-        ManifestInvalid, SchemaVersionUnknown, FileMissing, FileUnsafe, DigestMismatch.
+        ManifestInvalid, SchemaVersionUnknown, FileMissing, FileUnsafe, FileUnreadable,
+            DigestMismatch, ArrayInvalid.
     """
     try:
+        _refuse_unless_readable(path.stat(), "the directory")
         manifest_path = _plain_file(path, MANIFEST_FILE)
+        if (size := manifest_path.stat().st_size) > _MANIFEST_BYTES:
+            raise ManifestInvalid(f"{MANIFEST_FILE}: {size:,} bytes, at most {_MANIFEST_BYTES:,}")
         manifest = parse(manifest_path.read_bytes())
-        for name, expected in manifest.files.items():
-            found = digest(_plain_file(path, name))
-            if found.bytes != expected.bytes:
-                raise DigestMismatch(f"{name}: {found.bytes} bytes, expected {expected.bytes}")
-            if found.sha256 != expected.sha256:
-                raise DigestMismatch(f"{name}: sha256 differs from the manifest's")
+        files = [(_plain_file(path, name), each) for name, each in manifest.files.items()]
+        for file, expected in files:  # sizes first: they cost nothing
+            if (size := file.stat().st_size) != expected.bytes:
+                raise DigestMismatch(f"{file.name}: {size} bytes, expected {expected.bytes}")
+        for file, expected in files:
+            if digest(file) != expected:
+                raise DigestMismatch(f"{file.name}: sha256 differs from the manifest's")
     except PermissionError as error:
         raise FileUnreadable(f"{error.filename}: {error.strerror}") from error
     except OSError as error:
         raise FileMissing(f"{path}: {error.strerror}: {error.filename}") from error
-    owners = [owner.key for owner in manifest.features.vocabulary_owners()]
-    vocabularies = _read_npz(path / VOCABULARIES_FILE, owners)
+    vocabularies = read_vocabularies(path / VOCABULARIES_FILE, manifest.features)
     return Bundle(path=path, manifest=manifest, vocabularies=vocabularies)
 
 
@@ -225,34 +205,13 @@ def _plain_file(directory: Path, name: str) -> Path:
         raise FileMissing(f"{name}: not in {directory}") from error
     if not stat.S_ISREG(mode):
         raise FileUnsafe(f"{name}: must be a plain file, not a link or a directory")
-    if not mode & _READABLE:  # root would read it all the same, a worker under another user not
-        raise FileUnreadable(f"{name}: nobody may read it: mode {stat.S_IMODE(mode):o}")
+    _refuse_unless_readable(path.stat(), name)
     return path
 
 
-def _read_npz(path: Path, names: Collection[str]) -> dict[str, npt.NDArray[Any]]:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            for name in names:
-                _check_declared(archive.zip, f"{name}.npy", path)
-            return {name: archive[name] for name in names}
-    except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ManifestInvalid(f"{path.name}: {error}") from error
-
-
-def _check_declared(archive: zipfile.ZipFile, member: str, path: Path) -> None:
-    """Refuse an array that would need more memory than its file can hold values for."""
-    with archive.open(member) as file:
-        version = np.lib.format.read_magic(file)
-        header = np.lib.format.read_array_header_1_0
-        if version != (1, 0):
-            header = np.lib.format.read_array_header_2_0
-        shape, _, dtype = header(file)
-    declared = math.prod(shape) * dtype.itemsize
-    if declared > min(archive.getinfo(member).file_size, _DEFLATE_LIMIT * path.stat().st_size):
-        raise ArrayInvalid(
-            f"{path.name}: {member} declares {declared:,} bytes, more than the file can hold"
-        )
+def _refuse_unless_readable(found: os.stat_result, name: str) -> None:
+    if not found.st_mode & _READABLE:  # root would read it all the same, others would not
+        raise FileUnreadable(f"{name}: nobody may read it: mode {stat.S_IMODE(found.st_mode):o}")
 
 
 def _fsync(path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from bundle.arrays import Golden
 from bundle.manifest import (
     GOLDEN_FILE,
     MANIFEST_FILE,
@@ -25,7 +26,7 @@ from bundle.manifest import (
     serialise,
 )
 from bundle.schema import Entity
-from bundle.store import Golden, digest
+from bundle.store import digest
 from model_export.data.fit import FittedFeatures
 from model_export.data.impressions import EntitySample
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from bundle.manifest import ModelName
 from bundle.schema import Finite
+from model_export import yaml_files
 from model_export.data.declarations import FeatureDeclaration
 from model_export.data.loaders import DataOptions
 from model_export.data.tasks import TaskDeclaration
@@ -64,7 +65,7 @@ class Config(_Strict):
     name: ModelName
     model: ModelName
     description: str = ""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     data: DataOptions
     features: Annotated[tuple[FeatureDeclaration, ...], Field(min_length=1)]
     tasks: Annotated[tuple[TaskDeclaration, ...], Field(min_length=1)]
@@ -97,15 +98,9 @@ def load(path: Path) -> Config:
     """Read a configuration.
 
     Raises:
-        ConfigInvalid: not readable, not YAML, or a field is wrong; names file and field.
+        ConfigInvalid: not readable, not YAML, or a field is wrong or given twice; names both.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigInvalid(f"{path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigInvalid(f"{path}: not YAML: {error}") from error
-    return parse(content, str(path))
+    return parse(yaml_files.read(path), str(path))
 
 
 def parse(content: Any, source: str) -> Config:
@@ -140,4 +135,5 @@ def _problem(content: dict[str, Any], location: tuple[int | str, ...], message: 
         name = at.get("name") if isinstance(part, int) and isinstance(at, dict) else None
         words.append(f"{part} ({name})" if name else str(part))
     where = ".".join(words)
-    return f"{where}: {message}" if where else message.removeprefix("Value error, ")
+    message = message.removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bundle.arrays import Golden
 from bundle.manifest import Manifest
-from bundle.store import Golden
 from model_export import graphs, parity
 from model_export.bundling import Description, complete
 from model_export.calibration.fitting import fit_calibration

@@ -120,6 +120,11 @@ class Endpoint(Generic[Answer]):
                 f"content-type {media_type.decode('latin-1')!r}; send application/json or "
                 "application/msgpack"
             )
+        encoding = headers.get(b"content-encoding", b"identity")
+        if encoding.lower() != b"identity":
+            raise UnsupportedMediaType(
+                f"content-encoding {encoding.decode('latin-1')!r}; send the body as it is"
+            )
         most_bytes = self._settings.max_body_bytes
         parts: list[bytes] = []
         size, more = 0, True

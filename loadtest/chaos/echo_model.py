@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from onnx import TensorProto, helper
 
+from bundle.arrays import Golden
 from bundle.encoding import Encoder
 from bundle.manifest import (
     GOLDEN_FILE,
@@ -31,7 +32,7 @@ from bundle.manifest import (
 )
 from bundle.rows import RowLayout
 from bundle.schema import Entity, FeatureSchema, IdList, Number
-from bundle.store import Golden, digest, publish
+from bundle.store import digest, publish
 
 MODEL = "echo"
 USERS, ITEMS = 400, 1_500

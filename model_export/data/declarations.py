@@ -35,7 +35,7 @@ class _Indexed(_Declaration):
 
     vocabulary: Literal["fit"] | None = None
     min_count: Annotated[int, Field(ge=1)] = 1
-    hash_buckets: Annotated[int, Field(ge=1)] | None = None
+    hash_buckets: Annotated[int, Field(ge=1, le=2**31 - 3)] | None = None
     shares: str | None = None
 
     @model_validator(mode="after")
@@ -59,7 +59,7 @@ class IdListDeclaration(_Indexed):
     """A list of ids, most recent first."""
 
     kind: Literal["id_list"]
-    max_length: Annotated[int, Field(ge=1)]
+    max_length: Annotated[int, Field(ge=1, le=4096)]
     default: tuple[str, ...] = ()
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from model_export.data.split import Share
 
@@ -17,7 +17,7 @@ class RandomSplit(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     by: Literal["random"] = "random"
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     validation: Share = 0.2
     test: Share = 0.2
 

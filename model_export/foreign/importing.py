@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 import onnx
 
+from bundle.arrays import Golden
 from bundle.manifest import Manifest
-from bundle.store import Golden
 from model_export.bundling import Description, complete
 from model_export.data.fit import FittedFeatures
 from model_export.errors import ParityFailed, SpecInvalid

@@ -24,14 +24,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
-from bundle.manifest import ModelName, Task
+from bundle.manifest import ColumnName, ModelName, Task
 from bundle.packing import hash_value
 from bundle.schema import (
     FIRST_VALUE_INDEX,
     OUT_OF_VOCABULARY_INDEX,
     PADDING_INDEX,
     Feature,
-    Name,
 )
 from model_export.fusions import FusionDefault
 
@@ -129,8 +128,8 @@ class SpecSample(_Strict):
     """A Parquet file of users or items with their features, for stores, demos and load tests."""
 
     file: str
-    key: Name
-    display: tuple[Name, ...] = ()
+    key: ColumnName
+    display: tuple[ColumnName, ...] = ()
 
 
 class Spec(_Strict):

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 from pydantic import ValidationError
 
 from bundle.schema import Feature, FeatureSchema
-from model_export.errors import SpecInvalid
+from model_export import yaml_files
+from model_export.errors import ConfigInvalid, SpecInvalid
 from model_export.foreign.spec import Indices, Spec
 
 
@@ -90,11 +90,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def _parse(path: Path) -> Spec:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SpecInvalid(f"{path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecInvalid(f"{path}: not YAML: {error}") from error
+        content = yaml_files.read(path)
+    except ConfigInvalid as error:
+        raise SpecInvalid(str(error)) from error
     if not isinstance(content, Mapping):
         raise SpecInvalid(f"{path}: expected a mapping of fields")
     if isinstance(inputs := content.get("inputs"), dict):  # one feature need not be a list

@@ -20,11 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
+from bundle.arrays import Golden
 from bundle.encoding import Encoder
 from bundle.errors import BundleError
 from bundle.manifest import Manifest
 from bundle.rows import Rows
-from bundle.store import Bundle, Digest, Golden, load_version
+from bundle.store import Bundle, Digest, load_version
 from service.lifecycle.formulas import FUSIONS_DIR, Formulas, fit, last_live
 from service.lifecycle.memory import estimate_bytes
 from service.lifecycle.version import LoadedVersion, State

@@ -24,6 +24,8 @@ from service.metrics import Metrics
 log = logging.getLogger(__name__)
 
 _CLOSED_KEPT = 5
+_DETAIL = 1000
+"""Characters of a reason that are kept: what is wrong may be a name of any length."""
 _HASHES = 1 << 64
 
 
@@ -200,6 +202,8 @@ class Registry:
 
     def refuse(self, model: Model, version: int, reason: str, detail: str) -> None:
         """A version is not let in."""
+        if len(detail) > _DETAIL:
+            detail = f"{detail[:_DETAIL]} ..."
         self.enter(model, version, "refused", f"{reason}: {detail}")
         self._metrics.versions_refused.labels(model.name, reason).inc()
         kept = f"version {model.live.manifest.version} stays" if model.live else "none is live"

@@ -48,6 +48,13 @@ class Session:
             )
         for each in (*self._session.get_inputs(), *self._session.get_outputs()):
             _check_type(path, each)
+        (output,) = self._session.get_outputs()
+        width = output.shape[-1] if output.shape else None
+        if isinstance(width, int) and width != stage.output_width:
+            raise GraphMismatch(
+                f"{path.name}: {output.name} is {width} wide, the manifest promises "
+                f"{stage.output_width}"
+            )
         self._inputs = inputs
         self._outputs = outputs
 

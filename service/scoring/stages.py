@@ -104,12 +104,12 @@ class StagedModel(Model):
         metrics: Metrics,
     ) -> None:
         self._encoder = encoder
-        self._cache = ItemCache(
-            bundle.manifest.model, item_cache_bytes, stages.item.output_width, metrics
-        )
         self._user, self._item, self._joint = (
             Session(bundle.path / stage.file, stage, threads)
             for stage in (stages.user, stages.item, stages.joint)
+        )
+        self._cache = ItemCache(
+            bundle.manifest.model, item_cache_bytes, stages.item.output_width, metrics
         )
         self._block_rows = max(threads * _BLOCK_BYTES // (4 * stages.item.output_width), 1)
 

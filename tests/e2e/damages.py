@@ -1,13 +1,14 @@
-"""What can be wrong with a version, how it must be refused, and bringing one that is."""
+"""What can be done to a version before it appears, and bringing one."""
 
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,20 +16,6 @@ from onnx import numpy_helper
 
 from bundle.manifest import MANIFEST_FILE, parse
 from tests.published import MODEL, ModelsDirectory, reseal
-
-
-@dataclass(frozen=True)
-class Damage:
-    """What is done to a version before it appears, and how it must be refused.
-
-    Attributes:
-        says: words that the reason must hold besides its code.
-    """
-
-    name: str
-    damage: Callable[[Path], None]
-    code: str
-    says: str = ""
 
 
 def change_byte(name: str, where: float = 0.5) -> Callable[[Path], None]:
@@ -87,15 +74,6 @@ def edit_manifest(old: bytes, new: bytes) -> Callable[[Path], None]:
         (version / MANIFEST_FILE).write_bytes(content.replace(old, new, 1))
 
     return damage
-
-
-def other_golden_scores(version: Path) -> None:
-    """Golden scores a little off, in a bundle that verifies."""
-    with np.load(version / "golden.npz") as archive:
-        arrays = dict(archive)
-    arrays["scores"] = arrays["scores"] + np.array([0, 0.001, 0], np.float32)
-    np.savez(version / "golden.npz", **arrays)
-    reseal(version)
 
 
 def weights_not_a_number(version: Path) -> None:
@@ -187,6 +165,71 @@ def huge_golden_array(version: Path) -> None:
     reseal(version)
 
 
+def sparse(name: str) -> Callable[[Path], None]:
+    """A file of 2 TB, of which next to nothing is on disk."""
+    return lambda version: os.truncate(version / name, 2 << 40)
+
+
+def fifo(name: str) -> Callable[[Path], None]:
+    """A named pipe, that nobody will ever write to, in a file's place."""
+
+    def damage(version: Path) -> None:
+        (version / name).unlink()
+        os.mkfifo(version / name)
+
+    return damage
+
+
+def nested_manifest(version: Path) -> None:
+    """A manifest of a hundred thousand lists in each other."""
+    deep = b"[" * 100_000 + b"]" * 100_000
+    (version / MANIFEST_FILE).write_bytes(b'{"schema_version": 1, "training": ' + deep + b"}")
+
+
+def long_name_in_manifest(version: Path) -> None:
+    """A field that nobody knows, with a name of a megabyte."""
+    edit_manifest(b'"family": ', b'"%s": 1, "family": ' % (b"k" * 1_000_000))(version)
+
+
+def item_stage_width(version: Path) -> None:
+    """The manifest says that item tensors are a number wide, in a bundle that verifies."""
+    stages = parse((version / MANIFEST_FILE).read_bytes()).stages.model_dump()
+    stages["item"]["output_width"] = 1
+    reseal(version, stages=stages)
+
+
+def arrays_of(name: str, change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    """Change the arrays of a file, in a bundle that verifies."""
+
+    def damage(version: Path) -> None:
+        with np.load(version / name) as archive:
+            arrays = dict(archive)
+        change(arrays)
+        np.savez(version / name, **arrays)
+        reseal(version)
+
+    return damage
+
+
+def with_one_more_field(arrays: dict[str, Any]) -> None:
+    """Golden items that have something which no item of this model has."""
+    items = arrays["items"]
+    arrays["items"] = np.zeros(items.shape, [*items.dtype.descr, ("extra", "<f4")])
+    for name in items.dtype.names:
+        arrays["items"][name] = items[name]
+
+
+def encrypted_vocabularies(version: Path) -> None:
+    """A zip archive that says that its members are encrypted, in a bundle that verifies."""
+    content = bytearray((version / "vocabularies.npz").read_bytes())
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = -1
+        while (at := content.find(signature, at + 1)) >= 0:
+            content[at + flags] |= 1
+    (version / "vocabularies.npz").write_bytes(content)
+    reseal(version)
+
+
 def half_copied(version: Path) -> None:
     """What a copy that is under way has brought so far: the large graph is still missing."""
     for name in ("joint.onnx", "golden.npz", "vocabularies.npz"):
@@ -208,68 +251,6 @@ def a_link_to_elsewhere(version: Path) -> None:
 def under_another_number(version: Path) -> None:
     """The manifest of a version that is not its directory's."""
     reseal(version, version=1000)
-
-
-FILES = (
-    "user.onnx",
-    "item.onnx",
-    "joint.onnx",
-    "golden.npz",
-    "vocabularies.npz",
-    "sample_user.parquet",
-    "sample_item.parquet",
-)
-DAMAGES = [
-    *(Damage(f"byte changed: {n}", change_byte(n), "digest_mismatch", n) for n in FILES),
-    Damage("first byte changed", change_byte("joint.onnx", 0), "digest_mismatch", "joint.onnx"),
-    Damage("last byte changed", change_byte("joint.onnx", 1), "digest_mismatch", "joint.onnx"),
-    *(Damage(f"truncated: {n}", truncate(n, 0.5), "digest_mismatch", n) for n in FILES),
-    Damage("emptied", truncate("user.onnx", 0), "digest_mismatch", "user.onnx"),
-    *(Damage(f"missing: {n}", remove(n), "file_missing", n) for n in FILES),
-    Damage("symlink", link("item.onnx"), "file_unsafe", "item.onnx"),
-    Damage("dangling symlink", link_to_nowhere("item.onnx"), "file_unsafe", "item.onnx"),
-    Damage("manifest missing", remove(MANIFEST_FILE), "file_missing", MANIFEST_FILE),
-    Damage("manifest truncated", truncate(MANIFEST_FILE, 0.5), "manifest_invalid", "not JSON"),
-    Damage("manifest linked", link(MANIFEST_FILE), "file_unsafe", MANIFEST_FILE),
-    Damage(
-        "manifest: byte changed",
-        edit_manifest(b'"family": "mmoe"', b'"family": "mmof"'),
-        "digest_mismatch",
-        MANIFEST_FILE,
-    ),
-    Damage(
-        "manifest: one space more",
-        edit_manifest(b'"family": ', b'"family":  '),
-        "digest_mismatch",
-        MANIFEST_FILE,
-    ),
-    Damage(
-        "manifest: of another release",
-        edit_manifest(b'"schema_version": 1', b'"schema_version": 2'),
-        "schema_version_unknown",
-        "this release reads 1",
-    ),
-    Damage("manifest: another number", under_another_number, "manifest_invalid", "1000"),
-    Damage("half copied", half_copied, "file_missing", "not in"),
-    Damage("unreadable", unreadable("joint.onnx"), "file_unreadable", "nobody may read it"),
-    Damage("unreadable manifest", unreadable(MANIFEST_FILE), "file_unreadable", MANIFEST_FILE),
-    Damage("a link to elsewhere", a_link_to_elsewhere, "file_unsafe", "must be a plain directory"),
-    Damage("future opset", edit_graph("joint.onnx", of_a_future_opset), "opset_unsupported"),
-    Damage("custom operator", edit_graph("item.onnx", with_a_custom_operator), "operator_unknown"),
-    Damage(
-        "huge declared shape",
-        edit_graph("item.onnx", with_a_huge_shape),
-        "graph_mismatch",
-        "1,000,000,000,000 rows",
-    ),
-    Damage("huge golden array", huge_golden_array, "array_invalid", "golden.npz: scores.npy"),
-    Damage("ids as floats", edit_graph("user.onnx", with_float_ids), "graph_mismatch", "int32"),
-    Damage("golden scores differ", other_golden_scores, "golden_mismatch", "like"),
-    Damage("weights are NaN", weights_not_a_number, "scores_not_finite", "finite"),
-    Damage("not a graph", not_a_graph, "graph_invalid", "item.onnx"),
-    Damage("stages exchanged", stages_exchanged, "graph_mismatch", "promises"),
-    Damage("a task is missing", without_the_task, "fusion_invalid", "unknown name 'like'"),
-]
 
 
 def bring(models: ModelsDirectory, damage: Callable[[Path], None]) -> int:

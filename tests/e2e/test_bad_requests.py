@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,15 @@ def test_content_types_that_are_not_read(service: Service, content_type: str) ->
     content = problem(answer, 415, "unsupported_media_type")
     assert content_type in content["detail"]
     assert "application/json" in content["detail"]
+
+
+def test_a_compressed_body_is_not_read(service: Service) -> None:
+    compressed = gzip.compress(json.dumps(GOOD).encode())
+    answer = service.http.post(
+        "/rank", content=compressed, headers=JSON | {"content-encoding": "gzip"}
+    )
+    content = problem(answer, 415, "unsupported_media_type")
+    assert content["detail"] == "content-encoding 'gzip'; send the body as it is"
 
 
 def test_content_types_that_are_json(service: Service) -> None:

@@ -13,7 +13,8 @@ import pytest
 
 from tests.conftest import Serve
 from tests.e2e.asking import CONTEXT, IDS, REQUEST, USER, scores_of
-from tests.e2e.damages import DAMAGES, Damage, bring, link_to_nowhere, remove, truncate
+from tests.e2e.damages import bring, link_to_nowhere, remove, truncate
+from tests.e2e.refusals import DAMAGES, Damage
 from tests.published import MODEL, ModelsDirectory, fused
 from tests.servers import Service, eventually
 

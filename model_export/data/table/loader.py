@@ -220,7 +220,7 @@ def _taken(columns: dict[str, list[Any]], rows: npt.NDArray[np.int64]) -> Column
 
 def _positions(name: str, column: pa.ChunkedArray, where: Where) -> npt.NDArray[np.int64]:
     found = values.numbers(name, column, where)
-    wrong = np.flatnonzero(~(found >= 0))
+    wrong = np.flatnonzero(~((found >= 0) & (found == np.floor(found))))
     if len(wrong):
         row = int(wrong[0])
         raise DataInvalid(f"{where(row)}: column {name}: {found[row]} is no position from 0 on")

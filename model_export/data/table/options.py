@@ -41,7 +41,7 @@ class TableOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     loader: Literal["table"]
-    files: tuple[Path, ...] | Path
+    files: Annotated[tuple[Path, ...], Field(min_length=1)] | Path
     columns: dict[str, str] = {}
     list_separator: Annotated[str, Field(min_length=1)] = "|"
     user: str | None = None

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from bundle.arrays import Golden
 from bundle.encoding import Encoded, Encoder
 from bundle.manifest import (
     GOLDEN_FILE,
@@ -32,7 +33,7 @@ from bundle.manifest import (
 from bundle.packing import hash_value
 from bundle.rows import Rows
 from bundle.schema import Categorical, Feature, FeatureSchema, IdList, Number
-from bundle.store import Golden, digest
+from bundle.store import digest
 
 FILES = ("golden.npz", "item.onnx", "joint.onnx", "user.onnx", "vocabularies.npz")
 ITEM_IDS = ("10", "11", "12", "13", "14")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from model_export import config
+from model_export import config, yaml_files
 from model_export.errors import ConfigInvalid
 from tests.unit.model_export import experiments
 
@@ -39,6 +39,8 @@ def _change(content: Any, where: tuple[str | int, ...], value: object) -> None:
     ("where", "value", "named"),
     [
         (("training", "epochs"), 0, "training.epochs: "),
+        (("seed",), -1, "seed: "),
+        (("seed",), 2**70, "seed: "),
         (("training", "epoch"), 3, "training.epoch: "),
         (("training", "learning_rate"), float("inf"), "training.learning_rate: "),
         (("architecture", "family"), "transformer", "architecture: .*'transformer'"),
@@ -99,3 +101,27 @@ def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
 def test_an_absent_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigInvalid, match=r"absent\.yaml: No such file"):
         config.load(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize(
+    ("written", "named"),
+    [
+        ("name: a\nmodel: b\nname: c\n", r"'name' is given twice\n.*line 3"),
+        ("data: {loader: table, loader: synthetic}\n", "'loader' is given twice"),
+        ("a: " + "[" * 3000 + "]" * 3000, "nested too deeply"),
+        ("name: \xff\x00", "not YAML"),
+    ],
+)
+def test_a_file_that_is_not_one_mapping_is_refused(
+    written: str, named: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "odd.yaml"
+    path.write_text(written)
+    with pytest.raises(ConfigInvalid, match=f"odd.yaml: .*{named}"):
+        config.load(path)
+
+
+def test_a_mapping_may_be_merged_into_another(tmp_path: Path) -> None:
+    path = tmp_path / "merged.yaml"
+    path.write_text("a: &a {x: 1, y: 2}\nb: &b {<<: *a, x: 3}\nc: {<<: *b, y: 4}\n")
+    assert yaml_files.read(path)["c"] == {"x": 3, "y": 4}

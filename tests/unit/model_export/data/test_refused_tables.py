@@ -134,3 +134,15 @@ def test_what_the_options_get_wrong_is_named(tmp_path: Path) -> None:
         )
     with pytest.raises(ConfigInvalid, match="read ahead only with streaming"):
         tables.experiment(csv, workers=2)
+
+
+def test_no_files_at_all_are_named() -> None:
+    with pytest.raises(ConfigInvalid, match=r"data\.table\.files"):
+        tables.experiment([])
+
+
+def test_a_place_between_two_is_named(tmp_path: Path) -> None:
+    rows = [{**row, "place": row["place"] + 0.5} for row in ROWS]
+    path = tables.write_csv(rows, tmp_path / "views.csv")
+    with pytest.raises(DataInvalid, match=r"column place: \d.5 is no position"):
+        pipeline.prepare(tables.experiment(path, position="place"))

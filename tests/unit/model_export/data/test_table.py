@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from bundle import store
 from model_export import pipeline
 from model_export.config import Config, parse
 from model_export.data.declarations import IdListDeclaration
@@ -220,3 +221,14 @@ def test_the_readme_s_table_is_trained_as_it_stands(tmp_path: Path) -> None:
     run = pipeline.train(parse(content, "README.md"), tmp_path / "run")
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert set(last["test"]) == {"click", "buy", "seconds", "return_visit"}
+
+
+def test_columns_may_have_any_name(tmp_path: Path) -> None:
+    names = {"user": "Nutzer-ID", "item": "item id", "city": "Город"}
+    rows = [{names.get(name, name): value for name, value in row.items()} for row in ROWS]
+    csv = tables.write_csv(rows, tmp_path / "views.csv")
+    columns = {"user.home": "Город", "item.item": "item id"}
+    experiment = tables.experiment(csv, columns=columns, user="Nutzer-ID", item="item id")
+    published = pipeline.run(experiment, tmp_path / "runs", tmp_path / "models")
+    samples = store.load(published).manifest.samples
+    assert {sample.key for sample in samples.values()} == {"Nutzer-ID", "item id"}

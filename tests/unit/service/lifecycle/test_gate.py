@@ -250,8 +250,8 @@ def spoil(value: float) -> Callable[[Any], Any]:
         (spoil(0.001), "golden_mismatch"),
         pytest.param(spoil(float("inf")), "golden_mismatch"),
         pytest.param(spoil(float("nan")), "golden_mismatch"),
-        (lambda scores: scores[:-1], "golden_failed"),
-        (lambda scores: scores[:, :1], "golden_failed"),
+        (lambda scores: scores[:-1], "array_invalid"),
+        (lambda scores: scores[:, :1], "array_invalid"),
     ],
 )
 def test_golden_scores_are_held_against_the_models(
@@ -274,10 +274,11 @@ def test_golden_rows_of_another_schema_are_refused(
 
 
 def test_a_stage_of_another_width_is_refused(models: Path, admit: Admit, tmp_path: Path) -> None:
-    path = write_bundle(tmp_path / "tiny", tasks=("click", "like", "share"))
+    three = ("click", "like", "share")
+    path = write_bundle(tmp_path / "tiny", tasks=three, golden=lambda scores: scores[:, :2])
     describe(path, tasks=("click", "like"), stages=stages(2))
     publish(path, models)
-    assert refusal(admit)[0] == "golden_failed"
+    assert refusal(admit)[0] == "graph_mismatch"
 
 
 def test_formulas_are_compiled_for_the_version(models: Path, admit: Admit, tmp_path: Path) -> None:
