@@ -20,6 +20,7 @@ import numpy.typing as npt
 from service.metrics import Metrics
 from service.scoring.batcher import Batcher
 from service.scoring.queue import Answer
+from service.scoring.item_cache import ItemTensors
 from service.values import Candidates, UserSide
 
 Array = npt.NDArray[np.float32]
@@ -70,8 +71,8 @@ class FakeStages:
             raise Thrown(f"poisoned by {sorted(bad)}")
         return self._changed("item", values.copy())
 
-    def joint(self, user_tensor: Array, item_tensors: Array, user_row: Any) -> Array:
-        users, items = user_tensor[user_row, 0], item_tensors[:, 0]
+    def joint(self, user_tensor: Array, item_tensors: ItemTensors, user_row: Any) -> Array:
+        users, items = user_tensor[user_row, 0], item_tensors[:][:, 0]
         self.runs.append([(int(u), int(i)) for u, i in zip(users, items, strict=False)])
         return self._changed("joint", np.stack((1000 * users + items, users - items), axis=1))
 
