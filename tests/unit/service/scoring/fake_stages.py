@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from service.metrics import Metrics
 from service.scoring.batcher import Batcher
-from service.scoring.queue import Answer
 from service.scoring.item_cache import ItemTensors
+from service.scoring.queue import Answer
 from service.values import Candidates, UserSide
 
 Array = npt.NDArray[np.float32]
