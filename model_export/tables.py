@@ -18,7 +18,7 @@ from bundle.encoding import Side
 from model_export.models.inputs import EmbeddingTable
 
 TABLE_FILE = "embeddings.bin"
-LARGE_BYTES = 64 << 20
+LARGE_BYTES = 1 << 20
 """Smaller tables stay in the graphs: a file more gains nothing."""
 
 

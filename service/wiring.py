@@ -20,11 +20,13 @@ from service.features.embedded import EmbeddedStore, load_embedded
 from service.features.redis import RedisStore
 from service.features.source import FeatureSource
 from service.features.store import FeatureStore
+from service.lifecycle.bell import Bell
 from service.lifecycle.board import Board
 from service.lifecycle.digests import Digests
 from service.lifecycle.follower import Follower
 from service.lifecycle.gate import Gate
 from service.lifecycle.registry import Registry
+from service.lifecycle.turn import Turn
 from service.lifecycle.version import LoadedVersion
 from service.metrics import Metrics
 from service.pipeline import Pipeline
@@ -133,6 +135,8 @@ def build(settings: Settings, worker: Worker) -> Service:
         settings.memory_budget_bytes,
         metrics,
         board,
+        Bell(worker),
+        Turn(worker),
         hot_items,
     )
     comparer = Comparer(features, metrics)

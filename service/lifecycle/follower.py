@@ -3,7 +3,8 @@
     look -> deployment -> wanted versions -> load what is not there -> assign parts -> look again
 
 What is wanted (`plan.py`) is worked out afresh at every look, from the files alone. One version is
-loaded at a time, on a thread of its own; all others go on meanwhile, and so does the following.
+loaded at a time, on a thread of its own, and by one worker at a time (`turn.py`); all others go on
+meanwhile, and so does the following. A worker that sees a change lets the others look (`bell.py`).
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bundle.store import model_names
 from service.cores import lower_priority
 from service.lifecycle import memory
+from service.lifecycle.bell import Bell
 from service.lifecycle.board import Board
 from service.lifecycle.deployment import Deployment, DeploymentInvalid, in_words
 from service.lifecycle.deployment_file import read
@@ -28,6 +32,7 @@ from service.lifecycle.judge import Judge
 from service.lifecycle.plan import Plan
 from service.lifecycle.registry import Model, Registry
 from service.lifecycle.report import part
+from service.lifecycle.turn import Turn
 from service.lifecycle.version import LoadedVersion, State, VersionStatus
 from service.lifecycle.warm_up import keep_items
 from service.metrics import Metrics
@@ -46,6 +51,8 @@ class Follower:
         poll_s: seconds between two looks at the directory.
         memory_budget_bytes: of all loaded versions together; None for no limit.
         board: told after every look what this worker serves.
+        bell: wakes the other workers, and this one.
+        turn: when versions are loaded beside requests.
         hot_items: the items whose tensors a version is to have before its first request.
 
     Attributes:
@@ -61,6 +68,8 @@ class Follower:
         memory_budget_bytes: int | None,
         metrics: Metrics,
         board: Board,
+        bell: Bell,
+        turn: Turn,
         hot_items: Callable[[LoadedVersion], Iterable[Candidates]] = lambda version: (),
     ) -> None:
         self._directory = directory
@@ -70,11 +79,14 @@ class Follower:
         self._budget = memory_budget_bytes
         self._metrics = metrics
         self._board = board
+        self._bell = bell
+        self._turn = turn
         self._hot_items = hot_items
         self._plan = Plan(directory, registry)
         self._judge = Judge(directory, board, metrics)
         self.looked = asyncio.Event()
         self._wake = asyncio.Event()
+        self._told = False
         self._loader = ThreadPoolExecutor(1, "load", initializer=lower_priority)
         self._following: asyncio.Task[None] | None = None
         self._loading: asyncio.Task[None] | None = None
@@ -83,10 +95,12 @@ class Follower:
 
     def start(self) -> None:
         """Begin to follow; the first versions are loaded in the background."""
+        self._bell.listen(self._wake.set)
         self._following = asyncio.create_task(self._follow())
 
     async def stop(self) -> None:
         """Stop following. Leases in hand stay good."""
+        self._bell.close()
         tasks = [each for each in (self._following, self._loading, *self._releasing) if each]
         for task in tasks:
             task.cancel()
@@ -94,7 +108,8 @@ class Follower:
         self._loader.shutdown(wait=True)
 
     def wake(self) -> None:
-        """Look at once: something has changed."""
+        """Let all workers look at once: something has changed."""
+        self._bell.ring()
         self._wake.set()
 
     def _report(self) -> None:
@@ -115,6 +130,7 @@ class Follower:
 
     async def _follow(self) -> None:
         while True:
+            self._told = self._wake.is_set()
             self._wake.clear()
             try:
                 names = model_names(self._directory)
@@ -133,9 +149,14 @@ class Follower:
             self._report()
             for model in self._registry.models:
                 await self._judge.look(model)
-            timer = asyncio.get_running_loop().call_later(self._poll_s, self._wake.set)
-            await self._wake.wait()
-            timer.cancel()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._poll_s):  # wait_for may lose a cancellation
+                    await self._wake.wait()
+
+    def _pass_on(self) -> None:
+        """Let the others see what this one has seen, unless it was told itself."""
+        if not self._told:
+            self._bell.ring()
 
     def _follow_model(self, model: Model) -> None:
         self._read_deployment(model)
@@ -154,6 +175,7 @@ class Follower:
             return
         model.problem = None
         if deployment != model.deployment:
+            self._pass_on()
             before, model.deployment = model.deployment, deployment
             self._metrics.deployment_generation.labels(model.name).set(deployment.generation)
             if before is not None or deployment.generation:
@@ -169,6 +191,7 @@ class Follower:
     def _load_next(self) -> None:
         missing = self._plan.next_missing()
         if missing is not None:
+            self._pass_on()
             self._loading = asyncio.create_task(self._load(*missing))
 
     async def _load(self, model: Model, version: int) -> None:
@@ -179,18 +202,13 @@ class Follower:
         def enter(state: State) -> None:
             loop.call_soon_threadsafe(self._registry.enter, model, version, state)
 
+        serving = any(each.live for each in self._registry.models)
         try:
-            loaded = await loop.run_in_executor(
-                self._loader,
-                self._gate.admit,
-                self._directory,
-                model.name,
-                version,
-                self._free_bytes(),
-                enter,
-            )
-            for items in self._hot_items(loaded):
-                await loop.run_in_executor(self._loader, keep_items, loaded.stages, items)
+            async with self._turn.taken() if serving else nullcontext():
+                admit = partial(self._gate.admit, self._directory, model.name, version)
+                loaded = await loop.run_in_executor(self._loader, admit, self._free_bytes(), enter)
+                for items in self._hot_items(loaded):
+                    await loop.run_in_executor(self._loader, keep_items, loaded.stages, items)
         except Refused as refusal:
             self._registry.refuse(model, version, refusal.reason, str(refusal))
             if refusal.for_memory:
@@ -202,7 +220,7 @@ class Follower:
             self._registry.bring_in(model, loaded)
         finally:
             self._loading = None
-            self.wake()
+            self._wake.set()
 
     def _free_bytes(self) -> int | None:
         if self._budget is None:

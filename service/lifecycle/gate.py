@@ -15,15 +15,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 
 from bundle.arrays import Golden
 from bundle.encoding import Encoder
 from bundle.errors import BundleError
-from bundle.manifest import Manifest
+from bundle.manifest import VOCABULARIES_FILE, Manifest
 from bundle.rows import Rows
 from bundle.store import Bundle, Digest, load_version
 from service.lifecycle.formulas import FUSIONS_DIR, Formulas, fit, last_live
@@ -39,7 +40,8 @@ from service.values import Candidates, UserSide
 GOLDEN_TOLERANCE = 1e-4
 """Largest |difference| to torch's score, relative above 1: other CPUs sum in another order."""
 
-_WARM_UP_ROWS = (1, 50, 200, 500, 50, 200, 500)
+_WARM_UP_ROWS = (500, 1, 50, 200)
+"""The most come first: memory that these take the others find."""
 
 FeatureLoader = Callable[[Bundle, Encoder], None]
 """Makes a new version's features known to the store, or raises."""
@@ -79,6 +81,9 @@ class Gate:
     queue_rows: int
     item_cache_bytes: int
     metrics: Metrics
+    _encoders: WeakValueDictionary[tuple[str, str], Encoder] = field(
+        default_factory=WeakValueDictionary, init=False
+    )
 
     def admit(
         self,
@@ -109,7 +114,7 @@ class Gate:
                     "MULTIRANK_MEMORY_BUDGET_BYTES are free",
                 )
             enter("loading")
-            encoder = bundle.encoder()
+            encoder = self._encoder(bundle)
             golden = bundle.golden()
             stages = open_model(bundle, encoder, self.threads, self.item_cache_bytes, self.metrics)
         except BundleError as error:
@@ -127,6 +132,14 @@ class Gate:
         self._warm_up(stages, golden, batcher)
         score_recorded(models / model / WARM_UP_FILE, stages, encoder, self.row_budget)
         return LoadedVersion(manifest, encoder, stages, batcher, formulas, memory_bytes)
+
+    def _encoder(self, bundle: Bundle) -> Encoder:
+        """Of a loaded version, if one has the same features and vocabularies; else a new one."""
+        manifest = bundle.manifest
+        same = manifest.features.model_dump_json(), manifest.files[VOCABULARIES_FILE].sha256
+        encoder = self._encoders.get(same) or bundle.encoder()
+        self._encoders[same] = encoder
+        return encoder
 
     def _warm_up(self, stages: Model, golden: Golden, batcher: Batcher) -> None:
         users = UserSide(golden.users[:1], golden.contexts[:1])

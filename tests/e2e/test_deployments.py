@@ -50,6 +50,24 @@ def three(models_dir: ModelsDirectory) -> ModelsDirectory:
     return models_dir
 
 
+def test_the_worker_that_hears_of_a_change_tells_the_others(
+    three: ModelsDirectory, serve: Serve
+) -> None:
+    never = 3_600_000
+    service = serve(three.path, workers=3, admin_token=TOKEN, poll_interval_ms=never)
+    for version in (1, 2):
+        url = f"/admin/models/{MODEL}/deploy"
+        answer = service.http.post(url, json={"version": version}, headers=HEADERS)
+        assert answer.status_code == 200, answer.text
+
+        def all_serve(version: int = version) -> bool:
+            model = service.model(MODEL)
+            stable = [each["stable"] for each in model["workers"]]
+            return bool(model["converged"]) and stable == [version] * 3
+
+        eventually(all_serve)
+
+
 def test_deploy_promote_and_rollback(three: ModelsDirectory, serve: Serve) -> None:
     service = serve(three.path)
     assert answering(service, 1) == {3: 1}

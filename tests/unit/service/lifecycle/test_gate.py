@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +19,7 @@ from onnx import numpy_helper
 from bundle.encoding import Encoder
 from bundle.manifest import GOLDEN_FILE, VOCABULARIES_FILE
 from bundle.schema import Number
-from bundle.store import Bundle, digest, publish
+from bundle.store import Bundle, digest, load, publish
 from service.lifecycle.gate import FeatureLoader, Gate, Refused
 from service.lifecycle.version import LoadedVersion
 from service.metrics import Metrics
@@ -72,6 +74,19 @@ def admit(models: Path, executor: ThreadPoolExecutor) -> Admit:
     return admit_version
 
 
+def gate_of(executor: ThreadPoolExecutor) -> Gate:
+    return Gate(
+        digest=digest,
+        load_features=lambda bundle, encoder: None,
+        executor=executor,
+        threads=1,
+        row_budget=64,
+        queue_rows=1000,
+        item_cache_bytes=1 << 16,
+        metrics=Metrics(),
+    )
+
+
 def refusal(admit: Admit, **arguments: Any) -> tuple[str, str]:
     with pytest.raises(Refused) as caught:
         admit(**arguments)
@@ -104,6 +119,31 @@ def test_a_good_version_is_let_in_and_scores_as_it_should(
 
 async def answered(scoring: Any) -> Any:
     return await scoring
+
+
+def test_versions_with_the_same_vocabularies_share_an_encoder(
+    models: Path, executor: ThreadPoolExecutor, tmp_path: Path
+) -> None:
+    source = write_bundle(tmp_path / "tiny")
+    for _ in range(3):
+        publish(source, models)
+    with np.load(models / "tiny" / "3" / VOCABULARIES_FILE) as archive:
+        others = {name: values[::-1] for name, values in archive.items()}
+    np.savez(models / "tiny" / "3" / VOCABULARIES_FILE, **others)
+    describe(models / "tiny" / "3", version=3)
+    gate = gate_of(executor)
+
+    def encoder(version: int) -> Encoder:
+        bundle = load(models / "tiny" / str(version))
+        return gate._encoder(bundle)
+
+    first = encoder(1)
+    assert encoder(2) is first
+    assert encoder(3) is not first
+    kept = weakref.ref(first)
+    del first
+    gc.collect()
+    assert kept() is None  # no version uses it any more
 
 
 def test_features_are_loaded_before_a_version_is_let_in(

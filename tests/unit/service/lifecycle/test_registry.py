@@ -16,11 +16,13 @@ import pytest
 from bundle.manifest import Manifest
 from bundle.store import load
 from service.errors import NoActiveModel, UnknownModel
+from service.lifecycle.bell import Bell
 from service.lifecycle.board import Board
 from service.lifecycle.follower import Follower
 from service.lifecycle.formulas import Formulas
 from service.lifecycle.gate import Gate, Refused
 from service.lifecycle.registry import Model, Registry
+from service.lifecycle.turn import Turn
 from service.lifecycle.version import LoadedVersion, State
 from service.metrics import Metrics
 from service.worker import ALONE
@@ -77,7 +79,15 @@ class Bench:
         gate = cast("Gate", self.gate)
         self.board = Board(ALONE, 0.002)
         self.follower = Follower(
-            directory, self.registry, gate, 0.002, budget, self.metrics, self.board
+            directory,
+            self.registry,
+            gate,
+            0.002,
+            budget,
+            self.metrics,
+            self.board,
+            Bell(ALONE),
+            Turn(ALONE),
         )
 
     def publish(self, version: int, model: str = "tiny") -> Path:
