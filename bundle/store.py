@@ -200,12 +200,12 @@ def load_version(models: Path, model: str, version: int | None, digest: Digest =
 def _plain_file(directory: Path, name: str) -> Path:
     path = directory / name
     try:
-        mode = path.lstat().st_mode
+        found = path.lstat()
     except FileNotFoundError as error:
         raise FileMissing(f"{name}: not in {directory}") from error
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(found.st_mode):
         raise FileUnsafe(f"{name}: must be a plain file, not a link or a directory")
-    _refuse_unless_readable(path.stat(), name)
+    _refuse_unless_readable(found, name)
     return path
 
 

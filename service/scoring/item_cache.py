@@ -80,10 +80,11 @@ class ItemCache:
         self._hits.inc(rows - len(absent))
         if len(absent) == rows:
             return self._compute(contents, absent, compute, kept=_NONE)
-        present = slots[slots != ABSENT] if len(absent) else slots
-        self._clock.asked[present] = True
         if not len(absent):
+            self._clock.asked[slots] = True
             return _Cached(self, slots, absent, self._gathered[:0])
+        present = np.unique(slots[slots != ABSENT])
+        self._clock.asked[present] = True
         return _Cached(self, slots, absent, self._compute(contents, absent, compute, kept=present))
 
     def copy(self, slots: npt.NDArray[np.int64]) -> Tensor:
@@ -107,7 +108,7 @@ class ItemCache:
         self._misses.inc(len(absent))
         new, rows = np.unique(contents[absent], return_index=True)
         cacheable = new != UNCACHED
-        self._keep(new[cacheable], tensors, rows[cacheable], np.unique(kept))
+        self._keep(new[cacheable], tensors, rows[cacheable], kept)
         return tensors
 
     def _keep(
