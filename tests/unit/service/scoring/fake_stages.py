@@ -10,7 +10,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -110,6 +110,22 @@ def user(request: int) -> UserSide:
 def candidates(items: Sequence[int]) -> Candidates:
     rows = np.array(items, np.float32).reshape(-1, 1)
     return Candidates(cast("Any", rows), np.zeros(len(items), np.uint64))
+
+
+class ByHand(Executor):
+    """Runs what was submitted when the test says so."""
+
+    def __init__(self) -> None:
+        self.submitted: list[tuple[Future[Any], Callable[[], Any]]] = []
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.submitted.append((future, lambda: fn(*args, **kwargs)))
+        return future
+
+    def run(self) -> None:
+        future, work = self.submitted.pop(0)
+        future.set_result(work())
 
 
 @dataclass
