@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Version = Annotated[int, Field(ge=1, strict=True)]
+Version = Annotated[int, Field(ge=1, lt=10**18, strict=True)]
 Stable = Version | Literal["newest"]
 Action = Literal["deploy", "canary", "shadow", "promote", "rollback", "pin", "limits"]
 NEWEST: Literal["newest"] = "newest"

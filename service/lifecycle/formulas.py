@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bundle.manifest import Manifest
+from service.files import read_plain
 from service.fusion.compile import CompiledFusion, compile_fusion
 from service.fusion.directory import NO_CHANGES, RULES, read_fusions
 from service.fusion.errors import FusionError
@@ -101,7 +102,7 @@ def fit(
 
 def _rules_file(directory: Path) -> bytes | None:
     try:
-        return (directory / f"{RULES}.yaml").read_bytes()
+        return read_plain(directory / f"{RULES}.yaml")
     except FileNotFoundError:
         return None
 

@@ -69,6 +69,7 @@ class LoadedVersion:
         limits: its model's own, if it has any.
         rivals: those that its requests are compared with.
         answered, failed: requests it was leased for, and those of them that it failed on.
+        ended: runs that had to be ended, in requests or in comparisons.
     """
 
     manifest: Manifest
@@ -83,6 +84,7 @@ class LoadedVersion:
     rivals: tuple[Rival, ...] = ()
     answered: int = 0
     failed: int = 0
+    ended: int = 0
 
 
 def fingerprint(directory: Path) -> Fingerprint:

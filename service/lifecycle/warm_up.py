@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ log = logging.getLogger(__name__)
 
 WARM_UP_FILE = "warm_up.parquet"
 _MOST_REQUESTS = 1000
-"""A version must not take minutes to come, however long the file."""
+_MOST_S = 10.0
+"""A version must not take minutes to come, however long the file and however slow the version."""
 _ITEMS_AT_ONCE = 128
 """A millisecond or two of a processor, and memory that the allocator has at hand."""
 
@@ -33,7 +35,8 @@ def keep_items(stages: Model, items: Candidates) -> None:
 
 
 def score_recorded(file: Path, stages: Model, encoder: Encoder, row_budget: int) -> int:
-    """Score the requests of a file once, the first thousand of them; returns how many.
+    """Score the requests of a file once, as many of the first thousand as ten seconds of a
+    processor are enough for; returns how many.
 
     A file that is absent or cannot be read keeps no version out: what it warms up is slower at
     first, not wrong.
@@ -44,6 +47,7 @@ def score_recorded(file: Path, stages: Model, encoder: Encoder, row_budget: int)
     if not file.exists():
         return 0
     scored = 0
+    ends = time.thread_time() + _MOST_S
     try:
         for recorded in itertools.islice(read(file), _MOST_REQUESTS):
             rows, _ = recorded.rows_for(encoder.layouts)
@@ -53,6 +57,8 @@ def score_recorded(file: Path, stages: Model, encoder: Encoder, row_budget: int)
                 some = items.take(slice(start, start + row_budget))
                 stages.score(users, [some], np.zeros(len(some), np.int64))
             scored += 1
+            if time.thread_time() > ends:
+                break
     except LogUnreadable as error:
         log.warning("no warm-up with recorded requests: %s", error)
     else:
