@@ -196,24 +196,25 @@ class Follower:
             self._loading = asyncio.create_task(self._load(*missing))
 
     async def _load(self, model: Model, version: int) -> None:
-        seen = self._plan.gate_sees(model.name, version)
-        model.statuses[version] = VersionStatus(version, fingerprint=seen)
+        seen = self._plan.files_of(model.name, version), self._plan.formulas_of(model.name)
+        status = model.statuses[version] = VersionStatus(version, files=seen[0])
         loop = asyncio.get_running_loop()
 
         def enter(state: State) -> None:
             loop.call_soon_threadsafe(self._registry.enter, model, version, state)
 
+        free = None if self._budget is None else self._budget - self._plan.bytes_loaded()
         serving = any(each.live for each in self._registry.models)
         try:
             async with self._turn.taken() if serving else nullcontext():
                 admit = partial(self._gate.admit, self._directory, model.name, version)
-                loaded = await loop.run_in_executor(self._loader, admit, self._free_bytes(), enter)
+                loaded = await loop.run_in_executor(self._loader, admit, free, enter)
                 for items in self._hot_items(loaded):
                     await loop.run_in_executor(self._loader, keep_items, loaded.stages, items)
         except Refused as refusal:
             self._registry.refuse(model, version, refusal.reason, str(refusal))
-            if refusal.for_memory:
-                model.statuses[version].beside = self._plan.loaded_now()
+            status.formulas = seen[1] if refusal.for_formulas else None
+            status.beside = self._plan.loaded_now() if refusal.for_memory else None
         except Ended as error:
             self._registry.refuse(model, version, "too_slow", str(error))
         except Exception as error:
@@ -224,12 +225,6 @@ class Follower:
         finally:
             self._loading = None
             self._wake.set()
-
-    def _free_bytes(self) -> int | None:
-        if self._budget is None:
-            return None
-        loaded = [each for model in self._registry.models for each in model.loaded.values()]
-        return self._budget - sum(each.memory_bytes for each in loaded)
 
     async def follow_fusions(self, model: Model) -> None:
         """Bring formulas and rules that have changed to the versions that requests can reach."""

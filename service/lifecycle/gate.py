@@ -60,6 +60,11 @@ class Refused(Exception):
         """Whether it may be let in once others have gone."""
         return self.reason == "memory_budget"
 
+    @property
+    def for_formulas(self) -> bool:
+        """Whether it may be let in once the formulas have changed."""
+        return self.reason == "fusion_invalid"
+
 
 @dataclass(frozen=True)
 class Gate:

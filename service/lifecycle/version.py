@@ -30,14 +30,16 @@ class VersionStatus:
 
     Attributes:
         reason: why it was refused.
-        fingerprint: of what it was judged by; while that is the same, it is not judged again.
+        files: those that it was judged by; while they are the same, it is not judged again.
+        formulas: the formulas, if it was refused for them.
         beside: what was loaded when there was no memory for it.
     """
 
     version: int
     state: State = "found"
     reason: str | None = None
-    fingerprint: Fingerprint = frozenset()
+    files: Fingerprint = frozenset()
+    formulas: Fingerprint | None = None
     beside: frozenset[tuple[str, int]] | None = None
 
 

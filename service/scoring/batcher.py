@@ -144,7 +144,8 @@ class Batcher:
         ended = time.monotonic()
         self._run_ends = None
         rows = sum(segment.rows for segment in segments)
-        self.cost.observe(rows, ended - started)
+        if not any(isinstance(each, Ended) for each in outcomes):
+            self.cost.observe(rows, ended - started)
         self._run_rows.observe(rows)
         self._run_requests.observe(len(segments))
         self._run_seconds.observe(ended - started)

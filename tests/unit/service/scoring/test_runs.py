@@ -14,9 +14,9 @@ from onnx import helper, numpy_helper
 from bundle.manifest import Stage
 from service.scoring.runs import Array, Ended, Runs
 from service.scoring.session import Session
+from tests.endless_graphs import endless_where
 from tests.servers import eventually
 from tests.unit.bundle.tiny import stages, write_bundle
-from tests.unit.service.scoring.endless import endless_where
 
 STAGE: Stage = stages(2).user
 
