@@ -34,11 +34,13 @@ from service.lifecycle.registry import Model, Registry
 from service.lifecycle.report import part
 from service.lifecycle.turn import Turn
 from service.lifecycle.version import LoadedVersion, State, VersionStatus
-from service.lifecycle.warm_up import keep_items
 from service.metrics import Metrics
 from service.values import Candidates
 
 log = logging.getLogger(__name__)
+
+_HOT_ITEMS_S = 0.5
+"""A busy machine takes long over them. The version then goes live; requests compute the others."""
 
 _LETTING_GO_S = 0.2
 """After a version has closed: by then nothing of its last request is left that holds it."""
@@ -207,8 +209,7 @@ class Follower:
             async with self._turn.taken() if serving else nullcontext():
                 admit = partial(self._gate.admit, self._directory, model.name, version)
                 loaded = await loop.run_in_executor(self._loader, admit, self._free_bytes(), enter)
-                for items in self._hot_items(loaded):
-                    await loop.run_in_executor(self._loader, keep_items, loaded.stages, items)
+                await self._keep_hot_items(loaded)
         except Refused as refusal:
             self._registry.refuse(model, version, refusal.reason, str(refusal))
             if refusal.for_memory:
@@ -221,6 +222,18 @@ class Follower:
         finally:
             self._loading = None
             self._wake.set()
+
+    async def _keep_hot_items(self, loaded: LoadedVersion) -> None:
+        """Have their tensors computed; a large part at a time, which hands over the lock least."""
+        loop = asyncio.get_running_loop()
+        gives_up, kept = loop.time() + _HOT_ITEMS_S, 0
+        for items in self._hot_items(loaded):
+            if loop.time() > gives_up:
+                named = loaded.manifest.model, loaded.manifest.version
+                log.info("%s version %d: no time for more than %d hot items", *named, kept)
+                break
+            await loop.run_in_executor(self._loader, loaded.stages.item, [items])
+            kept += len(items)
 
     def _free_bytes(self) -> int | None:
         if self._budget is None:

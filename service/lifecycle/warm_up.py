@@ -1,7 +1,6 @@
-"""Warm-up with what is asked for: before a version goes live it has those items' tensors.
+"""Warm-up with recorded requests: before a version goes live it has their items' tensors.
 
-The items that this process is asked for most; and the requests of a file of the decision log,
-`models/<model>/warm_up.parquet`, if there is one.
+They are a file of the decision log, `models/<model>/warm_up.parquet`, if there is one.
 """
 
 from __future__ import annotations
@@ -22,14 +21,6 @@ log = logging.getLogger(__name__)
 WARM_UP_FILE = "warm_up.parquet"
 _MOST_REQUESTS = 1000
 """A version must not take minutes to come, however long the file."""
-_ITEMS_AT_ONCE = 128
-"""A millisecond or two of a processor, and memory that the allocator has at hand."""
-
-
-def keep_items(stages: Model, items: Candidates) -> None:
-    """Have the tensors of items computed and kept, few at a time: requests run beside it."""
-    for start in range(0, len(items), _ITEMS_AT_ONCE):
-        stages.item([items.take(slice(start, start + _ITEMS_AT_ONCE))])
 
 
 def score_recorded(file: Path, stages: Model, encoder: Encoder, row_budget: int) -> int:
