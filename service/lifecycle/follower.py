@@ -209,8 +209,7 @@ class Follower:
             async with self._turn.taken() if serving else nullcontext():
                 admit = partial(self._gate.admit, self._directory, model.name, version)
                 loaded = await loop.run_in_executor(self._loader, admit, free, enter)
-                for items in self._hot_items(loaded):
-                    await loop.run_in_executor(self._loader, keep_items, loaded.stages, items)
+                await keep_items(self._hot_items(loaded), loaded, self._loader)
         except Refused as refusal:
             self._registry.refuse(model, version, refusal.reason, str(refusal))
             status.formulas = seen[1] if refusal.for_formulas else None

@@ -6,15 +6,19 @@ The items that this process is asked for most; and the requests of a file of the
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import time
+from collections.abc import Iterable
+from concurrent.futures import Executor
 from pathlib import Path
 
 import numpy as np
 
 from bundle.encoding import Encoder
 from service.decision_log.reading import LogUnreadable, read
+from service.lifecycle.version import LoadedVersion
 from service.scoring.stages import Model
 from service.values import Candidates, UserSide
 
@@ -24,14 +28,25 @@ WARM_UP_FILE = "warm_up.parquet"
 _MOST_REQUESTS = 1000
 _MOST_S = 10.0
 """A version must not take minutes to come, however long the file and however slow the version."""
-_ITEMS_AT_ONCE = 128
-"""A millisecond or two of a processor, and memory that the allocator has at hand."""
+_HOT_ITEMS_S = 0.5
+"""A busy machine takes long over them. The version then goes live; requests compute the others."""
 
 
-def keep_items(stages: Model, items: Candidates) -> None:
-    """Have the tensors of items computed and kept, few at a time: requests run beside it."""
-    for start in range(0, len(items), _ITEMS_AT_ONCE):
-        stages.item([items.take(slice(start, start + _ITEMS_AT_ONCE))])
+async def keep_items(hot: Iterable[Candidates], version: LoadedVersion, on: Executor) -> None:
+    """Have the tensors of the items computed that are asked for most, on a thread.
+
+    Args:
+        hot: a large part at a time, which hands over the interpreter's lock least.
+    """
+    loop = asyncio.get_running_loop()
+    gives_up, kept = loop.time() + _HOT_ITEMS_S, 0
+    for items in hot:
+        if loop.time() > gives_up:
+            named = version.manifest.model, version.manifest.version
+            log.info("%s version %d: no time for more than %d hot items", *named, kept)
+            break
+        await loop.run_in_executor(on, version.stages.item, [items])
+        kept += len(items)
 
 
 def score_recorded(file: Path, stages: Model, encoder: Encoder, row_budget: int) -> int:
