@@ -110,6 +110,10 @@ class Follower:
         self._bell.ring()
         self._hear()
 
+    def refused(self, model: str, version: int) -> str | None:
+        """Why a version is kept out, whatever becomes of the others; None if it may be let in."""
+        return self._plan.refused(self._registry.model(model), version)
+
     def _hear(self) -> None:
         self._told = True
         self._wake.set()

@@ -83,6 +83,13 @@ class Plan:
         """Of all loaded versions of all models."""
         return sum(v.memory_bytes for m in self._registry.models for v in m.loaded.values())
 
+    def refused(self, model: Model, version: int) -> str | None:
+        """Why a version would be refused again, but for want of memory; None if it would not."""
+        status = model.statuses.get(version)
+        if status is None or status.beside is not None or not self._was_refused(model, version):
+            return None
+        return status.reason
+
     def _stable(self, model: Model, deployment: Deployment) -> int | None:
         stable = deployment.roles.stable
         if stable == NEWEST:
