@@ -15,6 +15,8 @@ from typing import Any, BinaryIO
 import orjson
 import pyarrow.parquet as pq
 
+from service.files import check_plain
+
 FORMS = (".parquet", ".csv", ".jsonl", ".ndjson")
 
 
@@ -64,11 +66,15 @@ def read_columns(path: Path, wanted: Sequence[str], rows: int, after: int) -> It
     Raises:
         TableInvalid: not a table, or a column is absent.
     """
+    if path.suffix not in FORMS:
+        raise TableInvalid(f"{path}: expected a file that ends in {', '.join(FORMS)}")
+    try:
+        check_plain(path)
+    except OSError as error:
+        raise TableInvalid(f"{path}: cannot be read: {error.strerror}") from error
     if path.suffix == ".parquet":
         yield from _read_parquet(path, wanted, rows, after)
         return
-    if path.suffix not in FORMS:
-        raise TableInvalid(f"{path}: expected a file that ends in {', '.join(FORMS)}")
     try:
         with path.open("rb") as file:
             if path.suffix == ".csv":

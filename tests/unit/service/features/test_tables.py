@@ -190,7 +190,7 @@ def test_an_empty_table_has_no_rows(tmp_path: Path) -> None:
         ("t.jsonl", '{"id": 1}\n', "no column maker, place, price, tags; the file has id"),
         ("t.txt", "", "expected a file that ends in .parquet, .csv, .jsonl, .ndjson"),
         ("absent.csv", None, "cannot be read"),
-        ("absent.parquet", None, "not a readable Parquet file"),
+        ("absent.parquet", None, "cannot be read: No such file"),
     ],
 )
 def test_what_is_no_table(tmp_path: Path, name: str, content: str | None, says: str) -> None:

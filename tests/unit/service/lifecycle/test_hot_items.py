@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.lifecycle import follower
+from service.lifecycle import warm_up
 from tests.unit.service.lifecycle.registry_bench import Bench, OnBench
 
 PARTS = [["i1", "i2"], ["i3"]]
@@ -41,6 +41,6 @@ def test_no_version_waits_for_them_for_long(
         assert bench.gate.items == []
         assert "tiny version 1: no time for more than 0 hot items" in caplog.text
 
-    monkeypatch.setattr(follower, "_HOT_ITEMS_S", -1.0)
+    monkeypatch.setattr(warm_up, "_HOT_ITEMS_S", -1.0)
     with caplog.at_level(logging.INFO):
         on_bench(test)
