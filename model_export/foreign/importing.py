@@ -31,7 +31,8 @@ def import_graph(file: Path, specification: Specification, target: Path) -> Mani
 
     Raises:
         SpecInvalid: the graph cannot be read, or the specification does not fit it.
-        ParityFailed: the bundle does not give the graph's own scores, or those that were given.
+        ParityFailed: the bundle does not give the graph's own scores, or those that were given;
+            or a row's scores depend on the rows beside it.
     """
     signature = Signature.of(_read(file, weights=False))
     signature.check(specification)
@@ -73,6 +74,7 @@ def _golden(
         row, task = np.argwhere(~np.isfinite(scores))[0]
         name = specification.spec.tasks[task].name
         raise specification.error(f"examples[{row}]", f"the graph's score of {name} is not finite")
+    reference.check_rows_apart(graph, specification, rows, scores)
     whose: Literal["given", "imported_graph"] = "imported_graph"
     if rows.given is not None:
         whose = "given"

@@ -26,6 +26,7 @@ LIMIT = 1e-5
 GIVEN_LIMIT = 1e-4
 ROWS = (1, 2, 257)
 USERS = (1, 3, 5)
+_ROWS_APART = 32
 Scores = npt.NDArray[np.float32]
 Array = npt.NDArray[Any]
 
@@ -60,7 +61,14 @@ class ForeignGraph:
         columns = []
         for task in spec.tasks:
             output = self._signature.output_of(self._specification, task)
-            values = np.asarray(outputs[output.name], np.float32).reshape(len(user_row), -1)
+            values = np.asarray(outputs[output.name], np.float32)
+            if values.shape[:1] != user_row.shape:
+                raise self._specification.error(
+                    f"tasks.{task.name}.output",
+                    f"output {output.name} is {list(values.shape)} for {len(user_row)} candidates; "
+                    "it needs a row for each",
+                )
+            values = values.reshape(len(user_row), -1)
             if (column := task.column or 0) >= values.shape[1]:
                 raise self._specification.error(
                     f"tasks.{task.name}.column",
@@ -125,6 +133,31 @@ def check(
                 )
             worst = max(worst, difference)
     return Parity(reference=whose, max_abs_difference=worst, rows=ROWS, users=USERS)
+
+
+def check_rows_apart(
+    graph: ForeignGraph, specification: Specification, rows: ExampleRows, together: Scores
+) -> None:
+    """See to it that a row's scores are its own: rows of several requests are scored together.
+
+    Args:
+        together: the scores of all rows in one run.
+
+    Raises:
+        ParityFailed: a row alone has other scores.
+    """
+    for row in range(min(len(rows), _ROWS_APART)):
+        users = rows.encoder.user(rows.users[row : row + 1], rows.contexts[row : row + 1])
+        items = rows.encoder.item(rows.items[row : row + 1])
+        alone = graph.scores(users, items, np.zeros(1, np.int64))
+        task = int(differences(together[row], alone[0]).argmax())
+        if not differences(together[row], alone[0])[task] <= GIVEN_LIMIT:
+            name = specification.spec.tasks[task].name
+            raise ParityFailed(
+                f"examples[{row}]: {name} is {alone[0, task]:.6g} where the row is scored alone, "
+                f"{together[row, task]:.6g} beside the others; requests are scored together, so a "
+                "score must depend on its own row only, and not on chance"
+            )
 
 
 def differences(expected: Scores, found: Scores) -> npt.NDArray[np.float64]:

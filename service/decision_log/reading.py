@@ -99,11 +99,15 @@ def read(file: Path) -> Iterator[Recorded]:
         if file.suffix == OPEN:
             batches = whole_batches(file)
         else:
-            batches = pq.ParquetFile(file).iter_batches(_BATCH_ROWS)
+            whole = pq.ParquetFile(file, page_checksum_verification=True)
+            batches = whole.iter_batches(_BATCH_ROWS)
         for batch in batches:
             yield from _records(file, batch)
     except (OSError, pa.ArrowException) as error:
         raise LogUnreadable(f"{file}: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:  # pydantic's and json's are ValueErrors
+        what = str(error).splitlines()[0]
+        raise LogUnreadable(f"{file}: not as this release writes it: {what}") from error
 
 
 def _records(file: Path, batch: pa.RecordBatch) -> Iterator[Recorded]:

@@ -38,9 +38,15 @@ class Segment:
         self.schema = schema
         new = directory / f".{stem}"  # locked before it has the name that others look for
         self._file = new.open("wb", buffering=0)
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        self._writer = pa.ipc.new_stream(self._file, schema)
-        new.rename(self.path)
+        self._holds_any = False
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            self._writer = pa.ipc.new_stream(self._file, schema)
+            new.rename(self.path)
+        except BaseException:
+            self._file.close()
+            new.unlink()
+            raise
 
     @property
     def bytes(self) -> int:
@@ -50,6 +56,7 @@ class Segment:
     def append(self, batch: pa.RecordBatch) -> None:
         """Write a batch; a process may be killed afterwards."""
         self._writer.write_batch(batch)
+        self._holds_any = True
 
     def close(self) -> Path | None:
         """Close it; returns the Parquet file, or None when it held nothing."""
@@ -58,8 +65,10 @@ class Segment:
             return _convert(self.path)
 
     def abandon(self) -> None:
-        """Let go of it as it is; the next process that starts closes it."""
+        """Let go of it as it is; the next process that starts closes it, if it holds anything."""
         self._file.close()
+        if not self._holds_any:
+            self.path.unlink(missing_ok=True)
 
 
 def recover(path: Path) -> Path | None:
@@ -98,7 +107,9 @@ def _convert(path: Path) -> Path | None:
     writer: pq.ParquetWriter | None = None
     group: list[pa.RecordBatch] = []
     for batch in whole_batches(path):
-        writer = writer or pq.ParquetWriter(new, batch.schema, compression="zstd")
+        writer = writer or pq.ParquetWriter(
+            new, batch.schema, compression="zstd", write_page_checksum=True
+        )
         group.append(batch)
         if sum(each.nbytes for each in group) >= _ROW_GROUP_BYTES:
             writer.write_table(pa.Table.from_batches(group))

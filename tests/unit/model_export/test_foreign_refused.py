@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
-from model_export.errors import SpecInvalid
+from model_export.errors import ParityFailed, SpecInvalid
 from tests.foreign_graphs import SPEC, imported, write_graph
 
 EXAMPLES: list[dict[str, Any]] = SPEC["examples"]
@@ -131,3 +132,54 @@ def test_what_is_no_good_graph_is_refused(
     spoil(graph)
     with pytest.raises(SpecInvalid, match=said):
         imported(graph)
+
+
+def logits_through(*nodes: onnx.NodeProto, **constants: Any) -> Callable[[Path], None]:
+    """Let nodes make `logits` of `before`, which the graph gave."""
+
+    def change(model: onnx.ModelProto) -> None:
+        for node in model.graph.node:
+            node.output[:] = ["before" if name == "logits" else name for name in node.output]
+        model.graph.node.extend(nodes)
+        for name, value in constants.items():
+            model.graph.initializer.append(numpy_helper.from_array(value, name))
+
+    return change_graph(change)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "said"),
+    [
+        (
+            logits_through(
+                helper.make_node("ReduceMean", ["before"], ["mean"], axes=[0]),
+                helper.make_node("Sub", ["before", "mean"], ["logits"]),
+            ),
+            ParityFailed,
+            r"examples\[0\]: \w+ is .* scored alone, .* beside the others; requests are scored",
+        ),
+        (
+            logits_through(
+                helper.make_node("RandomUniformLike", ["before"], ["chance"]),
+                helper.make_node("Add", ["before", "chance"], ["logits"]),
+            ),
+            ParityFailed,
+            "and not on chance",
+        ),
+        (
+            logits_through(
+                helper.make_node("Slice", ["before", "from", "to"], ["logits"]),
+                **{"from": np.array([0], np.int64), "to": np.array([-1], np.int64)},
+            ),
+            SpecInvalid,
+            r"tasks\.click\.output: output logits is \[2, 2\] for 3 candidates; it needs a row for",
+        ),
+    ],
+)
+def test_scores_that_are_not_a_rows_own_are_refused(
+    graph: Path, spoil: Callable[[Path], object], error: type[Exception], said: str
+) -> None:
+    spoil(graph)
+    with pytest.raises(error, match=said):
+        imported(graph)
+    assert not (graph.parent / "bundle").exists()

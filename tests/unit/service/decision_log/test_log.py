@@ -18,7 +18,7 @@ from bundle.schema import ENTITIES, Categorical, Entity, FeatureSchema, IdList, 
 from bundle.store import load
 from service.decision_log import log as logs
 from service.decision_log.log import DecisionLog, LogOptions
-from service.decision_log.reading import LogUnreadable, Recorded, files_of, read
+from service.decision_log.reading import Recorded, files_of, read
 from service.decision_log.segment import recover, whole_batches
 from service.metrics import Metrics
 from service.values import Degradation, FusionChoice, Query, Ranked, Scored, Timing
@@ -277,11 +277,3 @@ def test_rows_move_to_another_versions_layout(start: Start, manifest: Manifest) 
     assert rows["user"]["hashes"].tolist() == lists["hashes"].tolist()
     same, none = found.rows_for(found.layouts)
     assert (same["item"] is found.rows["item"], none) == (True, [])
-
-
-def test_what_is_no_log_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(LogUnreadable, match="no decision log there"):
-        files_of(tmp_path)
-    (tmp_path / "a.parquet").write_bytes(b"no Parquet")
-    with pytest.raises(LogUnreadable, match=r"a\.parquet"):
-        list(read(tmp_path / "a.parquet"))
