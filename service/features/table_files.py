@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 FORMS = (".parquet", ".csv", ".jsonl", ".ndjson")
+_BOM = b"\xef\xbb\xbf"
 
 
 class TableInvalid(Exception):
@@ -64,11 +66,13 @@ def read_columns(path: Path, wanted: Sequence[str], rows: int, after: int) -> It
     Raises:
         TableInvalid: not a table, or a column is absent.
     """
+    if path.suffix not in FORMS:
+        raise TableInvalid(f"{path}: expected a file that ends in {', '.join(FORMS)}")
+    if path.exists() and not path.is_file():  # which is read more than once
+        raise TableInvalid(f"{path}: is no regular file")
     if path.suffix == ".parquet":
         yield from _read_parquet(path, wanted, rows, after)
         return
-    if path.suffix not in FORMS:
-        raise TableInvalid(f"{path}: expected a file that ends in {', '.join(FORMS)}")
     try:
         with path.open("rb") as file:
             if path.suffix == ".csv":
@@ -86,6 +90,11 @@ def _read_parquet(path: Path, wanted: Sequence[str], rows: int, after: int) -> I
         raise TableInvalid(f"{path}: not a readable Parquet file: {error}") from error
     with file:
         _check_names(path, wanted, file.schema_arrow.names)
+        for name in wanted:
+            if pa.types.is_temporal(kind := file.schema_arrow.field(name).type):
+                raise TableInvalid(
+                    f"{path}: column {name}: {kind} is no feature: write a number or a text"
+                )
         total, seen = int(file.metadata.num_rows), 0
         try:
             for batch in file.iter_batches(rows, columns=list(wanted)):
@@ -96,14 +105,14 @@ def _read_parquet(path: Path, wanted: Sequence[str], rows: int, after: int) -> I
                 seen += len(batch)
                 if len(kept):
                     yield Columns(columns, places, seen=seen, share=seen / total)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise TableInvalid(f"{path}: after row {seen}: damaged: {error}") from error
 
 
 def _read_csv(
     path: Path, file: BinaryIO, wanted: Sequence[str], rows: int, after: int
 ) -> Iterator[Columns]:
-    header = _fields(file.readline().removeprefix(b"\xef\xbb\xbf"))
+    header = _fields(file.readline().removeprefix(_BOM))
     if isinstance(header, str):
         raise TableInvalid(f"{path}: line 1: no header: {header}")
     _check_names(path, wanted, header)
@@ -147,7 +156,10 @@ def _read_json_lines(
             else:
                 columns.bad.append(BadRow(place, "", "not a JSON object"))
         if first and found:
-            _check_names(path, wanted, list(dict.fromkeys(name for row in found for name in row)))
+            names = list(dict.fromkeys(name for row in found for name in row))
+            _check_names(
+                path, wanted, names, f' in its first {len(found)} rows (null is "no value")'
+            )
             first = False
         columns.columns = {name: [row.get(name) for row in found] for name in wanted}
         yield columns
@@ -166,6 +178,8 @@ def _chunks(path: Path, file: BinaryIO, rows: int, after: int, lines: int) -> It
     read = file.tell()
     for number, line in enumerate(file, lines + 1):
         read += len(line)
+        if number == 1:
+            line = line.removeprefix(_BOM)
         if number > after and line.strip():
             found.append((f"line {number}", line))
         lines = number
@@ -188,9 +202,11 @@ def _fields(line: bytes) -> list[str] | str:
     return fields
 
 
-def _check_names(path: Path, wanted: Sequence[str], names: Sequence[str]) -> None:
+def _check_names(path: Path, wanted: Sequence[str], names: Sequence[str], where: str = "") -> None:
     if absent := set(wanted) - set(names):
         raise TableInvalid(
             f"{path}: no column {', '.join(sorted(absent))}; "
-            f"the file has {', '.join(sorted(names))}"
+            f"the file has {', '.join(sorted(names)) or 'none'}{where}"
         )
+    if twice := {name for name in wanted if names.count(name) > 1}:
+        raise TableInvalid(f"{path}: two columns are called {', '.join(sorted(twice))}")
