@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import stat
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +39,7 @@ from bundle.manifest import (
 )
 from bundle.vocabulary import Vocabularies
 
+_VERSION = re.compile("[1-9][0-9]{0,17}")
 _CHUNK_BYTES = 1 << 20
 _MANIFEST_BYTES = 16 << 20
 _READABLE = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
@@ -81,14 +84,19 @@ def versions(models: Path, model: str) -> list[int]:
     if not directory.is_dir():
         return []
     names = [entry.name for entry in directory.iterdir()]
-    return sorted(int(name) for name in names if name.isascii() and name.isdecimal() and int(name))
+    return sorted(int(name) for name in names if _VERSION.fullmatch(name))
 
 
 def model_names(models: Path) -> list[str]:
-    """Models that have at least one published version, by name."""
+    """Models that have at least one published version that this process may see, by name."""
     if not models.is_dir():
         return []
-    return sorted(entry.name for entry in models.iterdir() if versions(models, entry.name))
+    found = []
+    for entry in models.iterdir():
+        with suppress(PermissionError):  # `lost+found`, say, of a volume
+            if versions(models, entry.name):
+                found.append(entry.name)
+    return sorted(found)
 
 
 def publish(source: Path, models: Path, version: int | None = None) -> Path:

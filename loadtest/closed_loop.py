@@ -8,19 +8,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 
-import numpy as np
-import numpy.typing as npt
-
 from loadtest.http_client import LOST, Connection, connect, run
-from loadtest.prepared import Prepared, outcome
+from loadtest.prepared import Check, Prepared, outcome
 from loadtest.server import pause
 
 _LOOK_S = 0.05
-Judge = Callable[[int, bytes, npt.NDArray[np.int64]], str]
 
 
 @dataclass
@@ -48,16 +44,16 @@ def closed_loop(
     requests: Sequence[Prepared],
     connections: int,
     seconds: float | None,
-    judge: Judge = outcome,
+    check: Check = outcome,
 ) -> ClosedLoop:
     """Load the service.
 
     Args:
         requests: sent in this order, and over again when they do not last.
         seconds: when to stop sending; None: when every request was sent once.
-        judge: how an answer is to be counted, as `prepared.outcome` does.
+        check: how an answer is to be counted.
     """
-    return run(_load(url, requests, connections, seconds, judge))
+    return run(_load(url, requests, connections, seconds, check))
 
 
 async def _load(
@@ -65,7 +61,7 @@ async def _load(
     requests: Sequence[Prepared],
     connections: int,
     seconds: float | None,
-    judge: Judge,
+    check: Check,
 ) -> ClosedLoop:
     found = ClosedLoop()
     source = iter(requests) if seconds is None else cycle(requests)
@@ -88,7 +84,7 @@ async def _load(
                 busy -= 1
             else:
                 ask(connection)  # first: the service is not to wait for our check
-            came = "lost" if status == LOST else judge(status, body, request.candidates)
+            came = "lost" if status == LOST else check(status, body, request)
             found.outcomes[came] += 1
             if came in ("ok", "degraded"):
                 found.rows += len(request.candidates)

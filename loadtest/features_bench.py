@@ -24,8 +24,6 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, cast
 
-import numpy as np
-import numpy.typing as npt
 import onnxruntime
 import orjson
 import redis
@@ -129,13 +127,13 @@ def _stage_ms(service: Served, requests: list[Prepared]) -> list[float]:
     """What the stage took in each request, one after the other."""
     took: list[float] = []
 
-    def judge(status: int, body: bytes, candidates: npt.NDArray[np.int64]) -> str:
-        found = outcome(status, body, candidates)
+    def check(status: int, body: bytes, request: Prepared) -> str:
+        found = outcome(status, body, request)
         if found == "ok":
             took.append(float(orjson.loads(body)["timing_ms"]["features"]))
         return found
 
-    found = closed_loop(service.url, requests, connections=1, seconds=None, judge=judge).outcomes
+    found = closed_loop(service.url, requests, connections=1, seconds=None, check=check).outcomes
     if len(took) != len(requests):
         raise ServiceFailed(f"answers: {dict(found)}")
     return took

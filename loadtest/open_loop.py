@@ -18,7 +18,7 @@ import numpy as np
 
 from loadtest.http_client import LOST, Connection, connect, run
 from loadtest.measurements import percentiles
-from loadtest.prepared import Check, Prepared, outcome_of
+from loadtest.prepared import Check, Prepared, outcome
 from loadtest.server import pause
 
 _FIRST_CONNECTIONS, _MOST_CONNECTIONS = 32, 900
@@ -76,9 +76,11 @@ def open_loop(
     url: str,
     arrivals: Sequence[Arrival],
     watch: Callable[[float], None] | None = None,
-    check: Check = outcome_of,
+    check: Check = outcome,
 ) -> list[Answer]:
     """Send every arrival when it is due.
+
+    Connections take turns, so that workers which share a port share the load.
 
     Args:
         arrivals: in the order of time.
@@ -111,7 +113,7 @@ class _OpenLoop:
         self._check = check
         self._arrivals = arrivals
         self._next = 0
-        self._idle: list[Connection] = []
+        self._idle: deque[Connection] = deque()  # the one that has rested longest is the next
         self._waiting: deque[Arrival] = deque()
         self._connections: list[Connection] = []
         self._opening: set[asyncio.Task[None]] = set()
@@ -120,7 +122,7 @@ class _OpenLoop:
 
     async def run(self, watch: Callable[[float], None] | None) -> list[Answer]:
         self._connections = await connect(self._url, _FIRST_CONNECTIONS)
-        self._idle = list(self._connections)
+        self._idle += self._connections
         loop = asyncio.get_running_loop()
         self._started = loop.time()
         self._send_due()
@@ -148,7 +150,7 @@ class _OpenLoop:
 
     def _send_waiting(self) -> None:
         while self._waiting and self._idle:
-            connection = self._idle.pop()
+            connection = self._idle.popleft()
             if connection.alive:
                 self._send(connection, self._waiting.popleft())
             else:

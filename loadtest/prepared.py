@@ -63,7 +63,7 @@ class Feed:
         return Prepared(_HEAD.format(len(body)).encode() + body, candidates)
 
 
-def outcome(status: int, body: bytes, candidates: npt.NDArray[np.int64]) -> str:
+def outcome(status: int, body: bytes, request: Prepared) -> str:
     """How an answer is to be counted.
 
     Returns:
@@ -73,19 +73,14 @@ def outcome(status: int, body: bytes, candidates: npt.NDArray[np.int64]) -> str:
     if status != 200:
         return str(status)
     answer: dict[str, Any] = orjson.loads(body)
-    rows = len(candidates)
+    rows = len(request.candidates)
     columns = [answer["scores"], *(answer["tasks"][task] for task in TASKS)]
     if any(len(column) != rows for column in columns):
         return "wrong"
-    if not np.array_equal(np.sort(answer["ids"]), np.sort(candidates)):
+    if not np.array_equal(np.sort(answer["ids"]), np.sort(request.candidates)):
         return "wrong"
     return "ok" if answer["degraded"] is None else "degraded"
 
 
 Check = Callable[[int, bytes, Prepared], str]
 """Status, body and request -> how the answer is to be counted; "ok" is right."""
-
-
-def outcome_of(status: int, body: bytes, request: Prepared) -> str:
-    """`outcome`, as a `Check`."""
-    return outcome(status, body, request.candidates)

@@ -1,10 +1,11 @@
 """`python -m loadtest.soak_swap`: swap two versions over and over under a constant load.
 
-The load is an open loop at half of what the service was just measured to sustain. Every answer is
-held against scores computed beforehand, from the files of the version that the answer names. A
-swap lasts from the call of /admin until every worker says that it serves the new version, and half
-a second more, in which the old one gives its memory back; what is due then counts as during. Ends
-with one JSON line, and with 1 when an answer failed or was mixed.
+The load is an open loop at half of what the service was just measured to sustain beside the same
+load generator and the same checks. Every answer is held against scores computed beforehand, from
+the files of the version that the answer names. A swap lasts from the call of /admin until every
+worker says that it serves the new version, and half a second more, in which the old one gives its
+memory back; what is due then counts as during. Ends with one JSON line, and with 1 when an answer
+failed or was mixed.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from loadtest.server import RunningService, ServiceFailed, end_between_steps, se
 _TOKEN = "soak-swap"
 _REQUESTS = 400
 _TOLERANCE = 2e-4
+_CONNECTIONS, _CAPACITY_S = 16, 10.0
 _CONVERGED_S, _LOOK_S = 30.0, 0.1
 _GIVING_BACK_S = 0.5
 """The service waits 0.2 s before it lets go of a version that has closed."""
@@ -184,10 +186,6 @@ def _check(status: int, body: bytes, request: Prepared) -> str:
     return "ok" if right else "mixed"
 
 
-def _status(status: int, body: bytes, candidates: npt.NDArray[np.int64]) -> str:
-    return "ok" if status == 200 else str(status)
-
-
 def _soak(
     service: RunningService,
     model: str,
@@ -198,8 +196,8 @@ def _soak(
 ) -> dict[str, Any]:
     swapper = Swapper(service, model, swaps, period_s)
     swapper.swap(1)
-    closed_loop(service.url, requests, 8, None, _status)
-    capacity = closed_loop(service.url, requests, 8, 3.0, _status)
+    closed_loop(service.url, requests, _CONNECTIONS, None, _check)
+    capacity = closed_loop(service.url, requests, _CONNECTIONS, _CAPACITY_S, _check)
     per_s = share * capacity.answers / capacity.seconds
     swapper.spans.clear()
     arrivals = poisson(requests, per_s, swaps * period_s + 1.0, seed=1)

@@ -24,7 +24,7 @@ CACHES: dict[str, Callable[[Testbed], Served]] = {
     "half": Testbed.half_warm,
     "cold": Testbed.cold,
 }
-_CONNECTIONS = (1, 2, 3, 4, 8)
+_CONNECTIONS = (1, 2, 4, 8, 16)
 _TRIALS = 3
 
 

@@ -39,6 +39,12 @@ def default_file(model_directory: Path) -> Path:
     return model_directory / "fusions" / "default.yaml"
 
 
+def text_of(fusion: FusionDefault) -> str:
+    """The formula as a fusion file has it."""
+    content = fusion.model_dump(mode="json", exclude_defaults=True)
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
 def write_default(fusion: FusionDefault, target: Path) -> bool:
     """Write a model's default formula, atomically, unless there is one.
 
@@ -48,10 +54,8 @@ def write_default(fusion: FusionDefault, target: Path) -> bool:
         Whether it was written.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    content = fusion.model_dump(mode="json", exclude_defaults=True)
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     with tempfile.NamedTemporaryFile("w", dir=target.parent, encoding="utf-8") as file:
-        file.write(text)
+        file.write(text_of(fusion))
         file.flush()
         os.fsync(file.fileno())
         Path(file.name).chmod(0o644)

@@ -65,7 +65,7 @@ def deploy(
     generation: Generation = None,
 ) -> None:
     """Make VERSION stable, or a canary, or a shadow; or set what stays loaded, and limits."""
-    from bundle.store import load_version
+    from bundle.store import load_version, versions
     from service.lifecycle import deployment
     from service.lifecycle.deployment import NEWEST, Canary, Guard, Limits, Roles, Shadow, Stable
 
@@ -102,8 +102,8 @@ def deploy(
         return roles
 
     with _reported():
-        if stable != NEWEST:
-            load_version(models, model, stable)
+        if stable in versions(models, model):
+            load_version(models, model, int(stable))
         limits = None if limit is None else _fields(Limits, "--limit", limit)
         action = "canary" if canary is not None else "shadow" if shadow is not None else "deploy"
         if not version:
@@ -206,7 +206,7 @@ def _fields(kind: type[M], option: str, given: Sequence[str] | None) -> M:
 
     pairs = [each.partition("=") for each in given or ()]
     try:
-        return kind.model_validate_strings({name: value for name, _, value in pairs})
+        return kind.model_validate_strings({n: value for n, _, value in pairs}, strict=False)
     except ValidationError as error:
         first = error.errors()[0]
         known = ", ".join(kind.model_fields)

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+
+from service.fusion.compile import compile_fusion
+from service.fusion.directory import parse_fusions
+from service.fusion.errors import FusionError
+
+if TYPE_CHECKING:  # heavy imports wait until needed
+    from model_export.config import Config
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file, such as examples/movielens.yaml")]
 Runs = Annotated[Path, typer.Option(help="Where run directories are")]
@@ -29,7 +36,7 @@ def run(config: ConfigFile, runs: Runs = _RUNS, models: Models = _MODELS) -> Non
     with _reported():
         from model_export import pipeline
 
-        pipeline.run(config, runs, models, Console())
+        pipeline.run(_loaded(config), runs, models, Console())
 
 
 def train(
@@ -41,10 +48,9 @@ def train(
 ) -> None:
     """Train into a run directory and evaluate on held-out data; torchrun starts several."""
     with _reported():
-        from model_export import config as config_file
         from model_export import pipeline
 
-        loaded = config_file.load(config)
+        loaded = _loaded(config)
         directory = pipeline.train(loaded, runs / loaded.name, Console(), resume=resume)
         typer.echo(f"run: {directory}")
 
@@ -84,6 +90,26 @@ def compare(
         from model_export import comparison
 
         comparison.compare(configs, numbers, runs, Console())
+
+
+def _loaded(file: Path) -> Config:
+    """A configuration whose formula fits its tasks and features: found now, not after training."""
+    from model_export import config as config_file
+    from model_export import fusions
+    from model_export.errors import ConfigInvalid
+
+    config = config_file.load(file)
+    if config.fusion is not None:
+        tasks = [task.name for task in config.tasks]
+        kinds = {feature.key: feature.kind for feature in config.features}
+        parsed = parse_fusions({"default": fusions.text_of(config.fusion).encode()})
+        try:
+            for mistake in parsed.mistakes.values():
+                raise mistake
+            compile_fusion(parsed.usable["default"], tasks, kinds)
+        except FusionError as error:
+            raise ConfigInvalid(f"{file}: fusion: {error}") from error
+    return config
 
 
 @contextmanager

@@ -14,9 +14,8 @@ from typing import Any, Generic, TypeVar
 
 from starlette.types import Receive, Scope, Send
 
-from service.bodies import JSON, BodyFormat, format_of
+from service.bodies import JSON, BodyFormat, ClientLeft, format_of, read_body
 from service.errors import (
-    BodyTooLarge,
     DeadlineExceeded,
     InvalidRequest,
     MethodNotAllowed,
@@ -90,7 +89,7 @@ class Endpoint(Generic[Answer]):
         except ServiceError as error:
             await problem(error, request_id)(scope, receive, send)
             self._metrics.answers.labels(self._route, error.status, error.code).inc()
-        except _ClientLeft:
+        except ClientLeft:
             self._metrics.answers.labels(self._route, *_CLIENT_LEFT).inc()
         except Exception:
             log.exception("request %r failed", request_id)
@@ -125,28 +124,12 @@ class Endpoint(Generic[Answer]):
             raise UnsupportedMediaType(
                 f"content-encoding {encoding.decode('latin-1')!r}; send the body as it is"
             )
-        most_bytes = self._settings.max_body_bytes
-        parts: list[bytes] = []
-        size, more = 0, True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise _ClientLeft
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > most_bytes:
-                raise BodyTooLarge(f"the body has more than {most_bytes} bytes")
-            more = message.get("more_body", False)
-        return b"".join(parts), form
+        return await read_body(receive, self._settings.max_body_bytes), form
 
     def _count_degraded(self, answer: Scored | Ranked) -> None:
         scored = answer.scored if isinstance(answer, Ranked) else answer
         for reason in scored.degraded.reasons:
             self._metrics.degraded_answers.labels(reason).inc()
-
-
-class _ClientLeft(Exception):
-    """Nobody waits for the answer any more."""
 
 
 def _checked(request_id: str) -> str:
@@ -175,7 +158,7 @@ async def _while_connected(receive: Receive, work: Coroutine[Any, Any, Answer]) 
     except asyncio.CancelledError:
         if not watch.client_left:
             raise
-        raise _ClientLeft from None
+        raise ClientLeft from None
     finally:
         timer.cancel()
         watch.end()

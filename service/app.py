@@ -16,13 +16,14 @@ from fastapi import FastAPI, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import operator_schemas
 from service.admin.routes import admin_router
 from service.answering import Endpoint
 from service.answers import ranked_answer, scored_answer
-from service.errors import FieldError, NotReady, ServiceError, UnknownModel
+from service.bodies import ClientLeft, read_body
+from service.errors import BodyTooLarge, FieldError, NotReady, ServiceError, UnknownModel
 from service.lifecycle.report import comparison_report, model_report
 from service.openapi import document, problems
 from service.problems import on_error, problem
@@ -36,11 +37,31 @@ class Scorer(FastAPI):
     """FastAPI, with the ranking endpoints before it."""
 
     endpoints: Mapping[str, ASGIApp] = MappingProxyType({})
+    most_body_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand a request to its endpoint, or else to FastAPI."""
-        endpoint = self.endpoints.get(scope["path"]) if scope["type"] == "http" else None
-        await (endpoint or super().__call__)(scope, receive, send)
+        """Hand a request to its endpoint, or else, with a body of a limited size, to FastAPI."""
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+        elif endpoint := self.endpoints.get(scope["path"]):
+            await endpoint(scope, receive, send)
+        else:
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            body = await read_body(receive, self.most_body_bytes)
+        except BodyTooLarge as error:
+            await problem(error, new_request_id())(scope, receive, send)
+            return
+        except ClientLeft:
+            return
+        messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def whole() -> Message:
+            return next(messages, None) or await receive()
+
+        await super().__call__(scope, whole, send)
 
 
 def create_app(settings: Settings, worker: Worker = ALONE) -> FastAPI:
@@ -65,6 +86,7 @@ def create_app(settings: Settings, worker: Worker = ALONE) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.service = service
+    app.most_body_bytes = settings.max_body_bytes
     rooms, wait = (settings, service.metrics), service.registry.least_wait_s
     app.endpoints = {
         "/rank": Endpoint(*rooms, "rank", wait, service.pipeline.rank, ranked_answer),

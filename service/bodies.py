@@ -1,4 +1,4 @@
-"""The two forms of a body, JSON and msgpack: one schema, two encodings."""
+"""Bodies: read up to a limit; in two forms, JSON and msgpack: one schema, two encodings."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 import ormsgpack
+from starlette.types import Receive
+
+from service.errors import BodyTooLarge
 
 
 @dataclass(frozen=True)
@@ -62,3 +65,28 @@ def listed(values: npt.NDArray[np.floating[Any]]) -> list[Any]:
         plain[~finite] = None
     result: list[Any] = plain.tolist()
     return result
+
+
+class ClientLeft(Exception):
+    """Nobody waits for the answer any more."""
+
+
+async def read_body(receive: Receive, most_bytes: int) -> bytes:
+    """The whole body of a request.
+
+    Raises:
+        BodyTooLarge: it has more bytes; the rest is not read.
+        ClientLeft: its client did not wait for an answer.
+    """
+    parts: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeft
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > most_bytes:
+            raise BodyTooLarge(f"the body has more than {most_bytes} bytes")
+        more = message.get("more_body", False)
+    return b"".join(parts)

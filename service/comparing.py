@@ -25,6 +25,7 @@ from service.inputs import Inputs
 from service.lifecycle.comparison import TOP_K, kendall_tau, overlap
 from service.lifecycle.version import LoadedVersion, Rival
 from service.metrics import Metrics
+from service.scoring.runs import Ended
 from service.values import Query, Scores
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ class Comparer:
             await run
             self._count(rival, "compared")
         except Exception as error:  # noqa: BLE001  # whatever it is, the rival did not score
+            rival.version.ended += isinstance(error, Ended)
             if rival.is_new:
                 rival.comparison.add_failure()
             self._count(rival, "failed")

@@ -73,10 +73,12 @@ class ModelsResponse(BaseModel):
 
 
 class Answered(BaseModel):
-    """Requests that a version was asked to answer since the trial began, and failed on."""
+    """Requests that a version was asked to answer since the trial began, and failed on; and runs
+    that took so long that they were ended."""
 
     requests: int
     failed: int
+    ended: int
 
 
 class Compared(BaseModel):

@@ -30,6 +30,7 @@ from service.lifecycle.turn import Turn
 from service.lifecycle.version import LoadedVersion
 from service.metrics import Metrics
 from service.pipeline import Pipeline
+from service.scoring.runs import RUN_S, Runs
 from service.settings import Settings
 from service.values import Candidates
 from service.worker import Worker
@@ -50,6 +51,7 @@ class Service:
     digests: Digests
     features: FeatureSource
     comparer: Comparer
+    runs: Runs
     pipeline: Pipeline
     decisions: DecisionLog | None
     executor: ThreadPoolExecutor
@@ -58,6 +60,7 @@ class Service:
         """Begin to follow the feature store and the models directory."""
         if self.decisions is not None:
             self.decisions.start()
+        self.runs.start()
         self.features.start()
         self.follower.start()
 
@@ -81,7 +84,8 @@ class Service:
             await asyncio.sleep(_ANNOUNCE_EVERY_S)
 
     async def stop(self) -> None:
-        """Close from the roof down."""
+        """Close from the roof down; requests have been answered."""
+        self.runs.close()
         await self.follower.stop()
         await self.comparer.stop()
         await self.features.close()
@@ -115,6 +119,7 @@ def build(settings: Settings, worker: Worker) -> Service:
             yield from features.hot_items(manifest.feature_set, layouts, settings.row_budget)
 
     digests = Digests(worker)
+    runs = Runs(max(RUN_S, settings.timeout_ms / 1000))
     gate = Gate(
         digest=digests,
         load_features=load_features,
@@ -124,6 +129,7 @@ def build(settings: Settings, worker: Worker) -> Service:
         queue_rows=settings.queue_rows,
         item_cache_bytes=settings.item_cache_bytes,
         metrics=metrics,
+        runs=runs,
     )
     board = Board(worker, settings.poll_interval_ms / 1000)
     registry = Registry(metrics, lambda closed: follower.release(closed))
@@ -154,6 +160,7 @@ def build(settings: Settings, worker: Worker) -> Service:
         digests,
         features,
         comparer,
+        runs,
         pipeline,
         decisions,
         executor,

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 
 from loadtest.closed_loop import closed_loop
@@ -70,9 +69,9 @@ class Peer:
     def round(self, candidates: int, connections: int, seconds: float) -> PeerRound:
         """Load it for `seconds`; `candidates` is what its requests have."""
         assert len(self._requests[0].candidates) == candidates
-        closed_loop(self._url, self._requests[::-1], connections, _WARM_UP_S, self._judge)
+        closed_loop(self._url, self._requests[::-1], connections, _WARM_UP_S, self._check)
         cpu = cpu_seconds(self._pid)
-        found = closed_loop(self._url, self._requests, connections, seconds, self._judge)
+        found = closed_loop(self._url, self._requests, connections, seconds, self._check)
         cpu = cpu_seconds(self._pid) - cpu
         if set(found.outcomes) - {"ok"}:
             raise Unavailable(f"wrong answers: {dict(found.outcomes)}; {_said(self._log)}")
@@ -83,8 +82,8 @@ class Peer:
             outcomes=found.outcomes,
         )
 
-    def _judge(self, status: int, body: bytes, candidates: npt.NDArray[np.int64]) -> str:
-        return outcome(status, self._product.body(body), candidates)
+    def _check(self, status: int, body: bytes, request: Prepared) -> str:
+        return outcome(status, self._product.body(body), request)
 
     def largest_difference(self, bed: Testbed, requests: Sequence[Prepared]) -> float:
         """The largest difference between its scores and the bare loop's.

@@ -11,7 +11,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import SecretStr
 
-from service.errors import AdminDisabled, Unauthorized
+from service.errors import AdminDisabled, Unauthorized, UnsupportedMediaType
 
 log = logging.getLogger(__name__)
 _audit = logging.getLogger("multirank.audit")
@@ -46,12 +46,25 @@ class Access:
             raise AdminDisabled(
                 "/admin is off: the operator can set MULTIRANK_ADMIN_TOKEN and restart"
             )
+        if len(request.headers.getlist("authorization")) > 1:
+            raise Unauthorized("send one header Authorization, not several")
         if given is None:
             raise Unauthorized("send the header Authorization: Bearer <MULTIRANK_ADMIN_TOKEN>")
         expected = self._token.get_secret_value().encode()
         if not hmac.compare_digest(given.credentials.encode(), expected):
             log.warning("admin: a wrong token from %s", _address(request))
             raise Unauthorized("this is not the token of MULTIRANK_ADMIN_TOKEN")
+
+
+async def json_only(request: Request) -> None:
+    """A dependency: FastAPI would take the JSON of a body that says to be something else for text.
+
+    Raises:
+        UnsupportedMediaType: there is a body, and it is not said to be JSON.
+    """
+    sent = request.headers.get("content-type", "nothing").partition(";")[0].strip().lower()
+    if sent != "application/json" and await request.body():
+        raise UnsupportedMediaType(f"content-type {sent!r}; send application/json")
 
 
 def operator(request: Request) -> str:

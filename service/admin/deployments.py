@@ -91,14 +91,17 @@ def add_deployments(router: APIRouter, service: Service) -> None:
         call: _Call,
         to: Change,
         limits: Limits | None = None,
-        check: int | None = None,
+        check: Sequence[int] = (),
     ) -> Response:
         who = operator(request)
         _check_known(models, model)
+        for version in check:
+            if reason := service.follower.refused(model, version):
+                raise Conflict(f"{model}: version {version} was refused: {reason}")
 
         def changed() -> tuple[Deployment, Deployment]:
-            if check is not None:
-                load_version(models, model, check, service.digests)
+            for version in set(check) & set(versions(models, model)):
+                load_version(models, model, version, service.digests)
             return change(
                 models,
                 model,
@@ -114,6 +117,8 @@ def add_deployments(router: APIRouter, service: Service) -> None:
             before, after = await asyncio.to_thread(changed)
         except (DeploymentInvalid, BundleError) as error:
             raise Conflict(str(error)) from error
+        except TimeoutError as error:
+            raise Conflict(f"{error.filename}: {error.strerror}") from error
         except OSError as error:
             raise ServiceError(f"{models / model}: cannot be written: {error.strerror}") from error
         audit(who, f"{action} {model}", _in_short(before), _in_short(after))
@@ -136,7 +141,7 @@ def add_deployments(router: APIRouter, service: Service) -> None:
         def to(now: Deployment, published: Sequence[int]) -> deployment.Roles:
             return deployment.deploy(now.roles, call.version, published)
 
-        check = call.version if isinstance(call.version, int) else None
+        check = [call.version] if isinstance(call.version, int) else []
         return await apply(request, model, "deploy", call, to, check=check)
 
     @router.post("/models/{model}/canary", response_model=Deployment)
@@ -146,7 +151,7 @@ def add_deployments(router: APIRouter, service: Service) -> None:
         def to(now: Deployment, published: Sequence[int]) -> deployment.Roles:
             return deployment.start_canary(now.roles, call.canary, published)
 
-        return await apply(request, model, "canary", call, to, check=call.canary.version)
+        return await apply(request, model, "canary", call, to, check=[call.canary.version])
 
     @router.post("/models/{model}/shadow", response_model=Deployment)
     async def shadow(model: Model, call: ShadowCall, request: Request) -> Response:
@@ -155,7 +160,7 @@ def add_deployments(router: APIRouter, service: Service) -> None:
         def to(now: Deployment, published: Sequence[int]) -> deployment.Roles:
             return deployment.start_shadow(now.roles, call.shadow, published)
 
-        check = call.shadow.version if call.shadow else None
+        check = [call.shadow.version] if call.shadow else []
         return await apply(request, model, "shadow", call, to, check=check)
 
     @router.post("/models/{model}/promote", response_model=Deployment)
@@ -184,7 +189,7 @@ def add_deployments(router: APIRouter, service: Service) -> None:
         def to(now: Deployment, published: Sequence[int]) -> deployment.Roles:
             return deployment.pin(now.roles, call.versions, published)
 
-        return await apply(request, model, "pin", call, to)
+        return await apply(request, model, "pin", call, to, check=call.versions)
 
     @router.post("/models/{model}/limits", response_model=Deployment)
     async def limits(model: Model, call: LimitsCall, request: Request) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Depends
 from starlette.exceptions import HTTPException
 
-from service.admin.access import Access
+from service.admin.access import Access, json_only
 from service.admin.deployments import add_deployments
 from service.admin.fusions import add_fusions
 from service.openapi import problems
@@ -18,8 +18,8 @@ def admin_router(service: Service) -> APIRouter:
     """The routes under /admin, each behind the token."""
     router = APIRouter(
         prefix="/admin",
-        dependencies=[Depends(Access(service.settings.admin_token))],
-        responses=problems(401, 403, 404, 409, 422),
+        dependencies=[Depends(Access(service.settings.admin_token)), Depends(json_only)],
+        responses=problems(401, 403, 404, 409, 413, 415, 422),
     )
 
     add_deployments(router, service)

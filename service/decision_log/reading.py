@@ -17,6 +17,7 @@ from bundle.rows import RowLayout, Rows
 from bundle.schema import ENTITIES, Categorical, Entity, FeatureSchema, IdList
 from service.decision_log.batches import FORMAT, METADATA
 from service.decision_log.segment import CLOSED, OPEN, whole_batches
+from service.files import check_plain
 from service.values import Scores
 
 _BATCH_ROWS = 64
@@ -94,6 +95,7 @@ def read(file: Path) -> Iterator[Recorded]:
         LogUnreadable: it is no file of the log.
     """
     try:
+        check_plain(file)
         if file.suffix == OPEN:
             batches = whole_batches(file)
         else:

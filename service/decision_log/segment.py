@@ -18,6 +18,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from service.files import check_plain
+
 OPEN, CLOSED = ".open", ".parquet"
 _ROW_GROUP_BYTES = 16 << 20
 
@@ -65,7 +67,11 @@ def recover(path: Path) -> Path | None:
 
     Returns:
         The Parquet file; None when it held nothing whole, or its writer lives.
+
+    Raises:
+        OSError: it cannot be read, or its Parquet file not be written.
     """
+    check_plain(path)
     with path.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

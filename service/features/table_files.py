@@ -16,6 +16,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from service.files import check_plain
+
 FORMS = (".parquet", ".csv", ".jsonl", ".ndjson")
 _BOM = b"\xef\xbb\xbf"
 
@@ -68,8 +70,10 @@ def read_columns(path: Path, wanted: Sequence[str], rows: int, after: int) -> It
     """
     if path.suffix not in FORMS:
         raise TableInvalid(f"{path}: expected a file that ends in {', '.join(FORMS)}")
-    if path.exists() and not path.is_file():  # which is read more than once
-        raise TableInvalid(f"{path}: is no regular file")
+    try:
+        check_plain(path)
+    except OSError as error:
+        raise TableInvalid(f"{path}: cannot be read: {error.strerror}") from error
     if path.suffix == ".parquet":
         yield from _read_parquet(path, wanted, rows, after)
         return

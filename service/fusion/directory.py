@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from service.files import read_plain
 from service.fusion.document import Document, Place, Tree, read_document
 from service.fusion.errors import FusionError
 from service.fusion.formula import Fusion, resolved_fusion
@@ -42,7 +43,7 @@ def read_fusions(directory: Path, changed: Mapping[str, bytes] = NO_CHANGES) -> 
     for path in sorted(directory.iterdir()):
         if path.suffix == ".yaml" and not path.name.startswith(".") and path.stem != RULES:
             try:
-                texts[path.stem] = path.read_bytes()
+                texts[path.stem] = read_plain(path)
             except OSError as error:
                 unreadable[path.stem] = FusionError(f"{path.name}: {error.strerror}")
     parsed = parse_fusions({**texts, **{n: text for n, text in changed.items() if n != RULES}})

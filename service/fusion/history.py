@@ -10,23 +10,24 @@ had back as it was, whatever has become of its ancestors. Every file here appear
 from __future__ import annotations
 
 import datetime as dt
-import fcntl
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from service.files import locked, read_plain
 from service.fusion.directory import parse_fusions
 from service.fusion.errors import FusionError
 from service.fusion.formula import Fusion
 
 _DIRECTORY = ".history"
+_LOCK = "lock"
 _FOUND = "file"
+_JOURNAL_BYTES = 64 << 20
 
 
 class Entry(BaseModel):
@@ -69,7 +70,7 @@ class History:
         """
         journal = self._journal(name)
         try:
-            lines = journal.read_text(encoding="utf-8").splitlines()
+            lines = read_plain(journal, _JOURNAL_BYTES).splitlines()
         except FileNotFoundError:
             return []
         try:
@@ -95,7 +96,7 @@ class History:
         if entries and entries[-1].version == version:
             return False
         self._directory.mkdir(exist_ok=True)
-        with self._locked():
+        with locked(self._directory / _LOCK):
             entries = self.entries(name)
             if entries and entries[-1].version == version:
                 return False
@@ -113,7 +114,7 @@ class History:
             FusionError: the content is not what was kept; OSError: it cannot be read.
         """
         digest = entry.files[name]
-        content = (self._directory / f"{digest}.yaml").read_bytes()
+        content = read_plain(self._directory / f"{digest}.yaml")
         if _digest(content) != digest:
             raise FusionError(f"{self._directory / digest}.yaml: changed since it was kept")
         return content
@@ -161,12 +162,6 @@ class History:
         if not target.exists():
             write_file(target, content)
         return digest
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with (self._directory / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
 
 
 def write_file(target: Path, content: bytes) -> None:

@@ -156,7 +156,7 @@ def merged(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     served = {
         side: {
             what: sum(each["answered"][side][what] for each in summaries)
-            for what in ("requests", "failed")
+            for what in ("requests", "failed", "ended")
         }
         for side in sides
     }
@@ -183,6 +183,8 @@ def merged(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def broken(guard: Guard, summary: Mapping[str, Any]) -> list[str]:
     """What of a guard a canary does not keep to; empty while too little is known."""
     found = []
+    if ended := summary["answered"]["new"]["ended"]:
+        found.append(f"{ended} of its runs took so long that they were ended")
     rates = {}
     for side, counts in summary["answered"].items():
         rates[side] = counts["failed"] / counts["requests"] if counts["requests"] else 0.0

@@ -11,7 +11,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Version = Annotated[int, Field(ge=1, strict=True)]
+_INTEGERS = 10**18  # below: what JSON readers, and ours, take for a number
+Version = Annotated[int, Field(ge=1, lt=_INTEGERS, strict=True)]
+_Count = Annotated[int, Field(ge=1, lt=_INTEGERS)]
 Stable = Version | Literal["newest"]
 Action = Literal["deploy", "canary", "shadow", "promote", "rollback", "pin", "limits"]
 NEWEST: Literal["newest"] = "newest"
@@ -24,7 +26,7 @@ class DeploymentInvalid(Exception):
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class Guard(_Strict):
@@ -39,7 +41,7 @@ class Guard(_Strict):
         max_error_rate: share of its requests that fail, above the stable version's.
     """
 
-    min_requests: Annotated[int, Field(ge=1)] = 200
+    min_requests: _Count = 200
     min_overlap: Annotated[float, Field(ge=0, le=1)] = 0.3
     min_kendall_tau: Annotated[float, Field(ge=-1, le=1)] = 0.2
     max_psi: Annotated[float, Field(gt=0)] = 1.0
@@ -61,7 +63,7 @@ class Canary(_Strict):
     version: Version
     percent: Annotated[float, Field(gt=0, le=100)]
     sample: Annotated[float, Field(gt=0, le=1)] = 1.0
-    promote_after: Annotated[int, Field(ge=1)] | None = None
+    promote_after: _Count | None = None
     guard: Guard = Guard()
 
 
@@ -75,7 +77,7 @@ class Shadow(_Strict):
 class Limits(_Strict):
     """Limits of one model; each may only be narrower than the service's own."""
 
-    max_candidates: Annotated[int, Field(ge=1)] | None = None
+    max_candidates: _Count | None = None
     timeout_ms: Annotated[float, Field(gt=0)] | None = None
 
 
@@ -100,7 +102,7 @@ class Roles(_Strict):
 class Entry(_Strict):
     """One change: what was done, when, by whom and why, and the roles before it."""
 
-    generation: int
+    generation: _Count
     at: str
     by: str
     action: Action
@@ -112,7 +114,7 @@ class Deployment(_Strict):
     """The contents of `deployment.json`; `generation` grows by one with each change."""
 
     schema_version: Literal[1] = 1
-    generation: Annotated[int, Field(ge=0)] = 0
+    generation: Annotated[int, Field(ge=0, lt=_INTEGERS)] = 0
     roles: Roles = Roles()
     limits: Limits = Limits()
     history: tuple[Entry, ...] = ()

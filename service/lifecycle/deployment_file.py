@@ -6,18 +6,17 @@ needs no lock: it sees the file of before or the file of after.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from bundle.store import versions
+from service.files import locked, read_plain
 from service.lifecycle.deployment import (
     Action,
     Deployment,
@@ -46,7 +45,7 @@ def read(models: Path, model: str) -> Deployment:
     """
     path = models / model / DEPLOYMENT_FILE
     try:
-        return Deployment.model_validate_json(path.read_bytes())
+        return Deployment.model_validate_json(read_plain(path))
     except FileNotFoundError:
         return Deployment()
     except OSError as error:
@@ -85,7 +84,7 @@ def change(
     """
     if not (published := versions(models, model)):
         raise DeploymentInvalid(f"{models / model}: no version is published")
-    with _locked(models / model):
+    with locked(models / model / _LOCK_FILE):
         before = read(models, model)
         if generation is not None and before.generation != generation:
             raise ChangedMeanwhile(
@@ -108,16 +107,6 @@ def serialise(deployment: Deployment) -> bytes:
     """The canonical bytes of a deployment."""
     content = deployment.model_dump(mode="json")
     return json.dumps(content, indent=1, sort_keys=True).encode() + b"\n"
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    descriptor = os.open(directory / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)  # unlocks, as the end of the process would
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from bundle.store import model_names
 from service.cores import lower_priority
@@ -36,12 +35,10 @@ from service.lifecycle.turn import Turn
 from service.lifecycle.version import LoadedVersion, State, VersionStatus
 from service.lifecycle.warm_up import keep_items
 from service.metrics import Metrics
+from service.scoring.runs import Ended
 from service.values import Candidates
 
 log = logging.getLogger(__name__)
-
-_LETTING_GO_S = 0.2
-"""After a version has closed: by then nothing of its last request is left that holds it."""
 
 
 class Follower:
@@ -86,7 +83,8 @@ class Follower:
         self._judge = Judge(directory, board, metrics)
         self.looked = asyncio.Event()
         self._wake = asyncio.Event()
-        self._told = False
+        self._told = self._others_know = False
+        self._troubles: dict[Path, str] = {}
         self._loader = ThreadPoolExecutor(1, "load", initializer=lower_priority)
         self._following: asyncio.Task[None] | None = None
         self._loading: asyncio.Task[None] | None = None
@@ -95,7 +93,7 @@ class Follower:
 
     def start(self) -> None:
         """Begin to follow; the first versions are loaded in the background."""
-        self._bell.listen(self._wake.set)
+        self._bell.listen(self._hear)
         self._following = asyncio.create_task(self._follow())
 
     async def stop(self) -> None:
@@ -110,56 +108,63 @@ class Follower:
     def wake(self) -> None:
         """Let all workers look at once: something has changed."""
         self._bell.ring()
+        self._hear()
+
+    def refused(self, model: str, version: int) -> str | None:
+        """Why a version is kept out, whatever becomes of the others; None if it may be let in."""
+        return self._plan.refused(self._registry.model(model), version)
+
+    def _hear(self) -> None:
+        self._told = True
         self._wake.set()
+
+    def _pass_on(self) -> None:
+        """Let the others see what this one has seen, unless they have been told."""
+        if not self._others_know:
+            self._bell.ring()
 
     def _report(self) -> None:
         settled = {model: self._plan.settled(model) for model in self._registry.models}
-        parts = {model.name: part(model, done) for model, done in settled.items()}
-        self._board.put(parts)
-        for name, told in parts.items():
-            for trial in told["trials"].values():
-                self._measure(name, trial)
+        self._board.put({model.name: part(model, done) for model, done in settled.items()})
         if all(settled.values()):
             self.looked.set()
 
-    def _measure(self, model: str, trial: Mapping[str, Any]) -> None:
-        for task, index in trial["psi"].items():
-            self._metrics.compared_psi.labels(model, task).set(index)
-        if trial["latency_ratio"] is not None:
-            self._metrics.compared_latency.labels(model).set(trial["latency_ratio"])
-
     async def _follow(self) -> None:
         while True:
-            self._told = self._wake.is_set()
+            self._others_know, self._told = self._told, False
             self._wake.clear()
-            try:
-                names = model_names(self._directory)
-            except Exception:  # an unreadable directory, say: what is live stays live
-                log.exception("cannot follow %s", self._directory)
-                names = []
-            for name in names:
-                model = self._registry.model(name)
-                try:
-                    self._follow_model(model)
-                    await self.follow_fusions(model)
-                except Exception:
-                    log.exception("cannot follow %s", self._directory / name)
-            if self._loading is None:
-                self._load_next()
-            self._report()
-            for model in self._registry.models:
-                await self._judge.look(model)
+            with self._going_on(self._directory):
+                await self._look()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_s):  # wait_for may lose a cancellation
                     await self._wake.wait()
 
-    def _pass_on(self) -> None:
-        """Let the others see what this one has seen, unless it was told itself."""
-        if not self._told:
-            self._bell.ring()
+    async def _look(self) -> None:
+        for name in model_names(self._directory):
+            model = self._registry.model(name)
+            with self._going_on(self._directory / name):
+                self._read_deployment(model)
+                self._give_parts(model)
+                await self.follow_fusions(model)
+        if self._loading is None:
+            self._load_next()
+        self._report()
+        for model in self._registry.models:
+            await self._judge.look(model)
 
-    def _follow_model(self, model: Model) -> None:
-        self._read_deployment(model)
+    @contextmanager
+    def _going_on(self, place: Path) -> Iterator[None]:
+        """Follow on, whatever happens, and say it once: an unreadable directory, a full disk."""
+        try:
+            yield
+        except Exception as error:
+            if self._troubles.get(place) != repr(error):
+                log.exception("cannot follow %s", place)
+            self._troubles[place] = repr(error)
+        else:
+            self._troubles.pop(place, None)
+
+    def _give_parts(self, model: Model) -> None:
         wanted = self._plan.wanted(model)
         loaded, live = model.loaded, model.live
         stable = live if wanted.stable is None else loaded.get(wanted.stable, live)
@@ -195,24 +200,26 @@ class Follower:
             self._loading = asyncio.create_task(self._load(*missing))
 
     async def _load(self, model: Model, version: int) -> None:
-        seen = self._plan.gate_sees(model.name, version)
-        model.statuses[version] = VersionStatus(version, fingerprint=seen)
+        seen = self._plan.files_of(model.name, version), self._plan.formulas_of(model.name)
+        status = model.statuses[version] = VersionStatus(version, files=seen[0])
         loop = asyncio.get_running_loop()
 
         def enter(state: State) -> None:
             loop.call_soon_threadsafe(self._registry.enter, model, version, state)
 
+        free = None if self._budget is None else self._budget - self._plan.bytes_loaded()
         serving = any(each.live for each in self._registry.models)
         try:
             async with self._turn.taken() if serving else nullcontext():
                 admit = partial(self._gate.admit, self._directory, model.name, version)
-                loaded = await loop.run_in_executor(self._loader, admit, self._free_bytes(), enter)
-                for items in self._hot_items(loaded):
-                    await loop.run_in_executor(self._loader, keep_items, loaded.stages, items)
+                loaded = await loop.run_in_executor(self._loader, admit, free, enter)
+                await keep_items(self._hot_items(loaded), loaded, self._loader)
         except Refused as refusal:
             self._registry.refuse(model, version, refusal.reason, str(refusal))
-            if refusal.for_memory:
-                model.statuses[version].beside = self._plan.loaded_now()
+            status.formulas = seen[1] if refusal.for_formulas else None
+            status.beside = self._plan.loaded_now() if refusal.for_memory else None
+        except Ended as error:
+            self._registry.refuse(model, version, "too_slow", str(error))
         except Exception as error:
             log.exception("%s version %d: loading failed", model.name, version)
             self._registry.refuse(model, version, "load_failed", str(error))
@@ -221,12 +228,6 @@ class Follower:
         finally:
             self._loading = None
             self._wake.set()
-
-    def _free_bytes(self) -> int | None:
-        if self._budget is None:
-            return None
-        loaded = [each for model in self._registry.models for each in model.loaded.values()]
-        return self._budget - sum(each.memory_bytes for each in loaded)
 
     async def follow_fusions(self, model: Model) -> None:
         """Bring formulas and rules that have changed to the versions that requests can reach."""
@@ -243,15 +244,6 @@ class Follower:
 
     def release(self, closed: LoadedVersion) -> None:
         """Let go of a version's memory, on the loading thread, once nothing refers to it."""
-        task = asyncio.get_running_loop().create_task(self._release([closed]))
+        task = asyncio.get_running_loop().create_task(memory.let_go([closed], self._loader))
         self._releasing.add(task)
         task.add_done_callback(self._releasing.discard)
-
-    async def _release(self, held: list[LoadedVersion]) -> None:
-        await asyncio.sleep(_LETTING_GO_S)
-        await asyncio.get_running_loop().run_in_executor(self._loader, _drop, held)
-
-
-def _drop(held: list[LoadedVersion]) -> None:
-    held.clear()
-    memory.give_back()

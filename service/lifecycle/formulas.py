@@ -7,11 +7,13 @@ does not fit, leaves what was live in its place, and does not harm its neighbour
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bundle.manifest import Manifest
+from service.files import read_plain
 from service.fusion.compile import CompiledFusion, compile_fusion
 from service.fusion.directory import NO_CHANGES, RULES, read_fusions
 from service.fusion.errors import FusionError
@@ -22,6 +24,7 @@ from service.fusion.rules import CompiledRules, Rules, compile_rules, parse_rule
 log = logging.getLogger(__name__)
 
 FUSIONS_DIR = "fusions"
+_RULES_FILE = f"{RULES}.yaml"
 
 
 @dataclass(frozen=True)
@@ -92,29 +95,24 @@ def fit(
             mine[name] = one
     for mine, (_, before) in zip(fusions, versions, strict=True):
         mine |= {name: before.fusions[name] for name in refused if name in before.fusions}
-    content = changed.get(RULES, _rules_file(directory))
-    if content is None:
+    has_rules = RULES in changed or os.path.lexists(directory / _RULES_FILE)
+    if not has_rules:
         return Fitted([Formulas(mine) for mine in fusions], accepted, refused)
-    rules = _fit_rules(content, versions, fusions, accepted, refused)
+    content = changed.get(RULES)
+    rules = _fit_rules(directory, content, versions, fusions, accepted, refused)
     return Fitted(list(map(Formulas, fusions, rules)), accepted, refused)
 
 
-def _rules_file(directory: Path) -> bytes | None:
-    try:
-        return (directory / f"{RULES}.yaml").read_bytes()
-    except FileNotFoundError:
-        return None
-
-
 def _fit_rules(
-    content: bytes,
+    directory: Path,
+    changed: bytes | None,
     versions: Sequence[tuple[Manifest, Formulas]],
     fusions: Sequence[Mapping[str, CompiledFusion]],
     accepted: dict[str, Fusion | Rules],
     refused: dict[str, str],
 ) -> list[CompiledRules | None]:
     try:
-        rules = parse_rules(content)
+        rules = parse_rules(_rules_file(directory) if changed is None else changed)
         compiled: list[CompiledRules | None] = [
             compile_rules(rules, mine, _context(manifest))
             for mine, (manifest, _) in zip(fusions, versions, strict=True)
@@ -127,6 +125,13 @@ def _fit_rules(
         ]
     accepted[RULES] = rules
     return compiled
+
+
+def _rules_file(directory: Path) -> bytes:
+    try:
+        return read_plain(directory / _RULES_FILE)
+    except OSError as error:
+        raise FusionError(f"{_RULES_FILE}: {error.strerror}") from error
 
 
 def last_live(directory: Path, manifest: Manifest) -> Formulas:

@@ -34,6 +34,7 @@ from service.lifecycle.warm_up import WARM_UP_FILE, score_recorded
 from service.metrics import Metrics
 from service.scoring.batcher import Batcher
 from service.scoring.item_cache import UNCACHED
+from service.scoring.runs import Ended, Runs
 from service.scoring.stages import Model, open_model
 from service.values import Candidates, UserSide
 
@@ -59,6 +60,11 @@ class Refused(Exception):
         """Whether it may be let in once others have gone."""
         return self.reason == "memory_budget"
 
+    @property
+    def for_formulas(self) -> bool:
+        """Whether it may be let in once the formulas have changed."""
+        return self.reason == "fusion_invalid"
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -71,6 +77,7 @@ class Gate:
         threads: onnxruntime threads inside one run.
         row_budget, queue_rows: as in `Batcher`.
         item_cache_bytes: budget of each version's item tensors.
+        runs: ends what does not end by itself.
     """
 
     digest: Digest
@@ -81,6 +88,7 @@ class Gate:
     queue_rows: int
     item_cache_bytes: int
     metrics: Metrics
+    runs: Runs
     _encoders: WeakValueDictionary[tuple[str, str], Encoder] = field(
         default_factory=WeakValueDictionary, init=False
     )
@@ -101,6 +109,7 @@ class Gate:
 
         Raises:
             Refused: with the first thing that is wrong.
+            Ended: opening a graph, or a run of it, took too long.
         """
         enter("verifying")
         try:
@@ -116,7 +125,9 @@ class Gate:
             enter("loading")
             encoder = self._encoder(bundle)
             golden = bundle.golden()
-            stages = open_model(bundle, encoder, self.threads, self.item_cache_bytes, self.metrics)
+            stages = open_model(
+                bundle, encoder, self.threads, self.item_cache_bytes, self.metrics, self.runs
+            )
         except BundleError as error:
             raise Refused(error.code, str(error)) from error
         replay(stages, golden, manifest.task_names)
@@ -156,10 +167,13 @@ def replay(stages: Model, golden: Golden, tasks: tuple[str, ...]) -> None:
 
     Raises:
         Refused: the graphs fail, or give other scores than torch did, or scores not finite.
+        Ended: they took too long.
     """
     try:
         users = UserSide(golden.users, golden.contexts)
         scores = stages.score(users, [uncached(golden.items)], golden.user_row)
+    except Ended:
+        raise
     except Exception as error:  # rows of another layout, shapes that do not meet, a bad graph
         raise Refused("golden_failed", f"golden rows cannot be scored: {error}") from error
     if scores.shape != golden.scores.shape or scores.shape[1] != len(tasks):

@@ -42,6 +42,8 @@ class Judge:
 
     async def look(self, model: Model) -> None:
         """Roll the canary of a model back, or promote it, if it is time."""
+        for each in model.trials.values():
+            self._measure(model.name, each.summary())
         deployment, trial = model.deployment, model.trials.get("canary")
         if deployment is None or trial is None or deployment.roles.canary is None:
             return
@@ -56,6 +58,12 @@ class Judge:
         elif canary.promote_after is not None and seen["compared"] >= canary.promote_after:
             kept = f"version {canary.version} kept to its guard on {seen['compared']} requests"
             await self._act(model, deployment, "promote", _promote, kept, seen)
+
+    def _measure(self, model: str, seen: Mapping[str, Any]) -> None:
+        for task, index in seen["psi"].items():
+            self._metrics.compared_psi.labels(model, task).set(index)
+        if seen["latency_ratio"] is not None:
+            self._metrics.compared_latency.labels(model).set(seen["latency_ratio"])
 
     async def _act(
         self,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
+from concurrent.futures import Executor
 
 from bundle.manifest import GOLDEN_FILE, SingleStage
 from bundle.store import Bundle
+from service.lifecycle.version import LoadedVersion
 
 _COPIES = 2
 """onnxruntime keeps the weights of a graph, and those of matrix products once more, packed; a
 vocabulary is kept as it came and sorted."""
+_LETTING_GO_S = 0.2
+"""After a version has closed: by then nothing of its last request is left that holds it."""
 
 
 def estimate_bytes(bundle: Bundle, item_cache_bytes: int) -> int:
@@ -24,7 +29,18 @@ def estimate_bytes(bundle: Bundle, item_cache_bytes: int) -> int:
     return _COPIES * kept + cached
 
 
-def give_back() -> None:
+async def let_go(closed: list[LoadedVersion], on: Executor) -> None:
+    """Let go of versions that have closed, on a thread, once nothing else refers to them."""
+    await asyncio.sleep(_LETTING_GO_S)
+    await asyncio.get_running_loop().run_in_executor(on, _drop, closed)
+
+
+def _drop(closed: list[LoadedVersion]) -> None:
+    closed.clear()
+    _give_back()
+
+
+def _give_back() -> None:
     """Return freed memory to the system; allocators keep it otherwise."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:  # glibc alone has it

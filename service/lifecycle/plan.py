@@ -67,14 +67,28 @@ class Plan:
                     return model, in_order[place]
         return None
 
-    def gate_sees(self, model: str, version: int) -> Fingerprint:
-        """Changes with whatever a version may have been refused for: its files, or the formulas."""
-        directory = self._directory / model
-        return fingerprint(directory / str(version)) | fingerprint(directory / FUSIONS_DIR)
+    def files_of(self, model: str, version: int) -> Fingerprint:
+        """Changes with a version's files."""
+        return fingerprint(self._directory / model / str(version))
+
+    def formulas_of(self, model: str) -> Fingerprint:
+        """Changes with a model's formulas."""
+        return fingerprint(self._directory / model / FUSIONS_DIR)
 
     def loaded_now(self) -> frozenset[tuple[str, int]]:
         """Every loaded version of every model."""
         return frozenset((m.name, v) for m in self._registry.models for v in m.loaded)
+
+    def bytes_loaded(self) -> int:
+        """Of all loaded versions of all models."""
+        return sum(v.memory_bytes for m in self._registry.models for v in m.loaded.values())
+
+    def refused(self, model: Model, version: int) -> str | None:
+        """Why a version would be refused again, but for want of memory; None if it would not."""
+        status = model.statuses.get(version)
+        if status is None or status.beside is not None or not self._was_refused(model, version):
+            return None
+        return status.reason
 
     def _stable(self, model: Model, deployment: Deployment) -> int | None:
         stable = deployment.roles.stable
@@ -103,7 +117,9 @@ class Plan:
             return False
         if status.beside is not None and status.beside != self.loaded_now():
             return False
-        return status.fingerprint == self.gate_sees(model.name, version)
+        if status.formulas is not None and status.formulas != self.formulas_of(model.name):
+            return False
+        return status.files == self.files_of(model.name, version)
 
     def _missing(self, model: Model, version: int) -> bool:
         return version not in model.loaded and not self._was_refused(model, version)

@@ -20,6 +20,7 @@ from service.lifecycle.deployment import Deployment, Limits, Roles
 from service.lifecycle.trial import Role, Trial
 from service.lifecycle.version import LoadedVersion, Rival, State, VersionStatus
 from service.metrics import Metrics
+from service.scoring.runs import Ended
 
 log = logging.getLogger(__name__)
 
@@ -113,8 +114,9 @@ class Registry:
         held.answered += 1
         try:
             yield held
-        except InferenceFailed:
+        except InferenceFailed as failure:
             held.failed += 1
+            held.ended += isinstance(failure.__cause__, Ended)
             raise
         finally:
             held.leases -= 1

@@ -24,7 +24,7 @@ class Trial:
         shared = [t for t in stable.manifest.task_names if t in new.manifest.task_names]
         self.comparison = Comparison(names[0], names[1], shared)
         self._sides = {"stable": stable, "new": new}
-        self._before = {side: (v.answered, v.failed) for side, v in self._sides.items()}
+        self._before = {side: (v.answered, v.failed, v.ended) for side, v in self._sides.items()}
 
     def of(self, stable: LoadedVersion, new: LoadedVersion) -> bool:
         """Whether these are the versions."""
@@ -47,10 +47,11 @@ class Trial:
         """The comparison so far, and the requests that each has answered since it began."""
         answered = {}
         for side, version in self._sides.items():
-            requests, failed = self._before[side]
+            requests, failed, ended = self._before[side]
             answered[side] = {
                 "requests": version.answered - requests,
                 "failed": version.failed - failed,
+                "ended": version.ended - ended,
             }
         return self.comparison.summary() | {"answered": answered}
 

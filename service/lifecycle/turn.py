@@ -7,12 +7,12 @@ loads, the others answer at full speed. A worker that ends gives its turn up, ho
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from service.files import try_lock
 from service.worker import Worker
 
 _LOOK_S = 0.01
@@ -40,16 +40,8 @@ class Turn:
         try:
             gives_up = time.monotonic() + _LONGEST_WAIT_S
             # a lock of a file cannot be awaited, and a thread that waits could not be told to end
-            while not _lock(descriptor) and time.monotonic() < gives_up:  # noqa: ASYNC110
+            while not try_lock(descriptor) and time.monotonic() < gives_up:  # noqa: ASYNC110
                 await asyncio.sleep(_LOOK_S)
             yield
         finally:
             os.close(descriptor)  # unlocks, as the end of the process would
-
-
-def _lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

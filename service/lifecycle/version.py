@@ -30,14 +30,16 @@ class VersionStatus:
 
     Attributes:
         reason: why it was refused.
-        fingerprint: of what it was judged by; while that is the same, it is not judged again.
+        files: those that it was judged by; while they are the same, it is not judged again.
+        formulas: the formulas, if it was refused for them.
         beside: what was loaded when there was no memory for it.
     """
 
     version: int
     state: State = "found"
     reason: str | None = None
-    fingerprint: Fingerprint = frozenset()
+    files: Fingerprint = frozenset()
+    formulas: Fingerprint | None = None
     beside: frozenset[tuple[str, int]] | None = None
 
 
@@ -69,6 +71,7 @@ class LoadedVersion:
         limits: its model's own, if it has any.
         rivals: those that its requests are compared with.
         answered, failed: requests it was leased for, and those of them that it failed on.
+        ended: runs that had to be ended, in requests or in comparisons.
     """
 
     manifest: Manifest
@@ -83,6 +86,7 @@ class LoadedVersion:
     rivals: tuple[Rival, ...] = ()
     answered: int = 0
     failed: int = 0
+    ended: int = 0
 
 
 def fingerprint(directory: Path) -> Fingerprint:

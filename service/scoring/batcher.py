@@ -1,7 +1,7 @@
 """The batch stage: candidates of several requests packed into one run of one model version.
 
 A run starts at once when none is in flight, and takes what has gathered in the queue (`queue.py`)
-when one ends. A run that throws is tried again request by request.
+when one ends. A run that throws is tried again request by request; one that had to be ended is not.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from service.metrics import Metrics
 from service.scoring.cost import CostLine
 from service.scoring.item_cache import ItemTensors
 from service.scoring.queue import Answer, Job, RowQueue, Segment
+from service.scoring.runs import Ended
 from service.values import Candidates, Scores, UserSide
 
 log = logging.getLogger(__name__)
@@ -143,7 +144,8 @@ class Batcher:
         ended = time.monotonic()
         self._run_ends = None
         rows = sum(segment.rows for segment in segments)
-        self.cost.observe(rows, ended - started)
+        if not any(isinstance(each, Ended) for each in outcomes):
+            self.cost.observe(rows, ended - started)
         self._run_rows.observe(rows)
         self._run_requests.observe(len(segments))
         self._run_seconds.observe(ended - started)
@@ -171,6 +173,10 @@ class Batcher:
         """Score segments, on a thread: one outcome each, whatever happens."""
         try:
             return list(self._run_together(segments))
+        except Ended as error:  # each of them alone might take as long
+            self._run_failures.inc()
+            log.error("%s: a run of %d requests: %s", self._model, len(segments), error)  # noqa: TRY400
+            return [error] * len(segments)
         except Exception as error:
             self._run_failures.inc()
             if len(segments) == 1:

@@ -20,6 +20,15 @@ class CostLine:
         self._xx = self._xx * _MEMORY + rows * rows
         self._xy = self._xy * _MEMORY + rows * seconds
 
+    def doubt(self) -> None:
+        """Predict half of what was predicted.
+
+        After a machine stood still for half a minute, no request seems to be in time any more, none
+        is run, and nothing is learned: whoever refuses for that alone says so here.
+        """
+        self._y /= 2
+        self._xy /= 2
+
     def predict(self, rows: int) -> float:
         """Expected seconds of a run of `rows` rows; 0 before anything was observed."""
         if self._weight == 0.0:

@@ -21,6 +21,8 @@ from service.values import Candidates, Scores, UserSide
 
 _LARGE_PART = 8
 """A request larger than a run has one in so many of its rows."""
+_DOUBT_S = 1.0
+"""How long nothing has run before what runs cost is believed less, seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ class RowQueue:
         self._heap: list[tuple[float, int, Job]] = []
         self._sequence = itertools.count()
         self._rows = 0
+        self._taught_at = 0.0
         self._dropped = metrics.dropped
         self._gauge = metrics.queued_rows.labels(model)
 
@@ -123,6 +126,9 @@ class RowQueue:
             ahead = sum(j.waiting_rows for due, _, j in self._heap if due <= job.deadline)
             needed_s = in_flight_s + self._cost.predict(ahead + rows)
             if now + needed_s > job.deadline:
+                if not in_flight_s and now - self._taught_at > _DOUBT_S:
+                    self._cost.doubt()  # nothing runs that could teach it better
+                    self._taught_at = now
                 self._dropped.labels(self._model, "predicted_late").inc()
                 raise DeadlineExceeded(
                     f"{self._model}: {rows} candidates behind {ahead} waiting rows need about "
@@ -164,6 +170,8 @@ class RowQueue:
             large_room -= self._cut(entry[2], large_room, segments)
             if entry[2].waiting_rows:
                 heapq.heappush(self._heap, entry)
+        if segments:
+            self._taught_at = now
         return segments
 
     def _still_due(self, job: Job, now: float) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +11,7 @@ import onnxruntime as ort
 
 from bundle.errors import GraphInvalid, GraphMismatch, OperatorUnknown, OpsetUnsupported
 from bundle.manifest import Stage
-
-Array = npt.NDArray[np.generic]
+from service.scoring.runs import UNWATCHED, Array, Ended, Runs
 
 
 class Session:
@@ -21,12 +21,14 @@ class Session:
         path: the ONNX file.
         stage: the names the manifest promises.
         threads: onnxruntime threads inside one run.
+        runs: sees to it that they end.
 
     Raises:
         GraphInvalid: onnxruntime cannot open the file, or it is not as promised; says which.
+        Ended: opening it took too long.
     """
 
-    def __init__(self, path: Path, stage: Stage, threads: int) -> None:
+    def __init__(self, path: Path, stage: Stage, threads: int, runs: Runs = UNWATCHED) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -34,9 +36,9 @@ class Session:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
-            self._session = ort.InferenceSession(
-                str(path), sess_options=options, providers=["CPUExecutionProvider"]
-            )
+            self._session = runs.open(path, options)
+        except Ended:
+            raise
         except Exception as error:  # onnxruntime's own exceptions share no base class
             raise _refusal(path, str(error)) from error
         inputs = tuple(each.name for each in self._session.get_inputs())
@@ -57,17 +59,18 @@ class Session:
             )
         self._inputs = inputs
         self._outputs = outputs
+        self._runs = runs
 
     def run(self, arrays: dict[str, Array]) -> npt.NDArray[np.float32]:
         """Run the graph; arrays it does not read are left out.
 
         Raises:
+            Ended: it took too long.
             Exception: whatever onnxruntime raises; the batcher decides what it means.
         """
         feeds = {name: arrays[name] for name in self._inputs}
-        (output,) = self._session.run(self._outputs, feeds)
-        scores: npt.NDArray[np.float32] = output
-        return scores
+        (output,) = self._runs.run(self._session, self._outputs, feeds)
+        return cast("npt.NDArray[np.float32]", output)
 
 
 _INTEGERS = {"ids": "tensor(int32)", "user_row": "tensor(int64)"}

@@ -17,6 +17,7 @@ from bundle.manifest import SingleStage, Stages
 from bundle.store import Bundle
 from service.metrics import Metrics
 from service.scoring.item_cache import ItemCache, ItemTensors
+from service.scoring.runs import UNWATCHED, Runs
 from service.scoring.session import Session
 from service.values import Candidates, Scores, UserSide
 
@@ -73,7 +74,12 @@ class Model(ABC):
 
 
 def open_model(
-    bundle: Bundle, encoder: Encoder, threads: int, item_cache_bytes: int, metrics: Metrics
+    bundle: Bundle,
+    encoder: Encoder,
+    threads: int,
+    item_cache_bytes: int,
+    metrics: Metrics,
+    runs: Runs = UNWATCHED,
 ) -> Model:
     """Build the sessions of a bundle.
 
@@ -87,8 +93,8 @@ def open_model(
     """
     stages = bundle.manifest.stages
     if isinstance(stages, SingleStage):
-        return SingleGraph(bundle, stages, encoder, threads)
-    return StagedModel(bundle, stages, encoder, threads, item_cache_bytes, metrics)
+        return SingleGraph(bundle, stages, encoder, threads, runs)
+    return StagedModel(bundle, stages, encoder, threads, item_cache_bytes, metrics, runs)
 
 
 class StagedModel(Model):
@@ -102,10 +108,11 @@ class StagedModel(Model):
         threads: int,
         item_cache_bytes: int,
         metrics: Metrics,
+        runs: Runs,
     ) -> None:
         self._encoder = encoder
         self._user, self._item, self._joint = (
-            Session(bundle.path / stage.file, stage, threads)
+            Session(bundle.path / stage.file, stage, threads, runs)
             for stage in (stages.user, stages.item, stages.joint)
         )
         self._cache = ItemCache(
@@ -159,12 +166,14 @@ class SingleGraph(Model):
     keeps its bits, whatever float32 they would be.
     """
 
-    def __init__(self, bundle: Bundle, stages: SingleStage, encoder: Encoder, threads: int) -> None:
+    def __init__(
+        self, bundle: Bundle, stages: SingleStage, encoder: Encoder, threads: int, runs: Runs
+    ) -> None:
         features = bundle.manifest.features
         self._encoder = encoder
         self._user_ids = side_layout(features, "user").id_width
         self._item_ids = side_layout(features, "item").id_width
-        self._session = Session(bundle.path / stages.single.file, stages.single, threads)
+        self._session = Session(bundle.path / stages.single.file, stages.single, threads, runs)
 
     def user(self, users: UserSide) -> Tensor:
         """Encoded columns of U users, words [U, K + M]."""

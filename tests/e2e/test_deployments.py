@@ -181,7 +181,7 @@ def test_admin_calls_change_the_file_and_leave_an_audit_line(
 
     assert "no canary" in refused("promote", 409, "conflict")
     assert "version 9" in refused("pin", 409, "conflict", versions=[9])
-    assert "9: No such file or directory" in refused("deploy", 409, "conflict", version=9)
+    assert "version 9 is not published" in refused("deploy", 409, "conflict", version=9)
     assert "meant for 1" in refused("deploy", 409, "conflict", version=2, generation=1)
     assert "body.version" in refused("deploy", 422, "invalid_request", version="latest")
     assert "percent" in refused("canary", 422, "invalid_request", canary={"version": 2})
@@ -193,7 +193,7 @@ def test_admin_calls_change_the_file_and_leave_an_audit_line(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("deploy", MODEL, 9), "9: No such file or directory"),
+        (("deploy", MODEL, 9), "version 9 is not published"),
         (("deploy", MODEL, "latest"), "a number or newest"),
         (("deploy", MODEL, 1, "--canary", 10, "--guard", "max_psy=1"), "max_psy"),
         (("deploy", MODEL), "name a VERSION"),

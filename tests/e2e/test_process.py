@@ -86,9 +86,9 @@ def test_command_line_options_come_before_variables(served_models: Path, serve: 
 def test_an_asked_end_finishes_what_was_accepted(
     served_models: Path, serve: Serve, workers: int
 ) -> None:
-    service = serve(served_models, queue_rows=1_000_000, workers=workers)
-    requests = 24
-    ids = [f"i{number}" for number in range(2000)]
+    requests, candidates = 24, 10_000  # many: the last is not answered while the metrics are read
+    service = serve(served_models, queue_rows=1_000_000, max_candidates=candidates, workers=workers)
+    ids = [f"i{number}" for number in range(candidates)]
     body = orjson.dumps(REQUEST | {"candidates": {"ids": ids}, "explain": True})
 
     def ask() -> tuple[float, httpx.Response]:

@@ -54,7 +54,7 @@ def numbers(name: str, column: pa.ChunkedArray, where: Where) -> npt.NDArray[np.
     """A column of numbers, or of true and false: float64 [N], NaN where there is no value.
 
     Raises:
-        DataInvalid: a value is no number, NaN or infinite.
+        DataInvalid: a value is no number, NaN or infinite, as float32 too: what rows hold.
     """
     try:
         wide = pc.cast(column, pa.float64(), safe=False)
@@ -65,11 +65,17 @@ def numbers(name: str, column: pa.ChunkedArray, where: Where) -> npt.NDArray[np.
             raise DataInvalid(_no_number(name, column, where)) from error
     found: npt.NDArray[np.float64] = wide.to_numpy(zero_copy_only=False)
     given = ~column.is_null().to_numpy(zero_copy_only=False)
-    wrong = np.flatnonzero(given & ~np.isfinite(found))
+    wrong = np.flatnonzero(given & ~_finite(found))
     if len(wrong):
         row = int(wrong[0])
-        raise DataInvalid(f"{where(row)}: column {name}: {found[row]} is no finite number")
+        value = f"{found[row]} is no finite number (float32)"
+        raise DataInvalid(f"{where(row)}: column {name}: {value}")
     return found
+
+
+def _finite(found: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    with np.errstate(over="ignore"):
+        return np.isfinite(found.astype(np.float32))
 
 
 def times(name: str, column: pa.ChunkedArray, where: Where) -> npt.NDArray[np.int64]:
@@ -169,7 +175,7 @@ def _vectors(
             vector = [float(one) for one in (value.split(separator) if texts else value)]
         except (TypeError, ValueError, AttributeError) as error:
             raise DataInvalid(f"{where(row)}: column {name}: {value!r} is no vector") from error
-        if len(vector) != dimension or not np.isfinite(vector).all():
+        if len(vector) != dimension or not _finite(np.array(vector)).all():
             raise DataInvalid(
                 f"{where(row)}: column {name}: not {dimension} finite numbers: {value!r}"
             )

@@ -14,7 +14,7 @@ import pytest
 
 from loadtest.closed_loop import closed_loop
 from loadtest.open_loop import Arrival, evenly, latency_ms, open_loop, outcomes, poisson
-from loadtest.prepared import ITEMS, TASKS, USERS, Feed, outcome
+from loadtest.prepared import ITEMS, TASKS, USERS, Feed, Prepared, outcome
 
 Handler = Callable[[dict[str, Any]], Awaitable[tuple[int, Any] | None]]
 
@@ -102,8 +102,9 @@ def test_everything_is_every_user_and_every_item_once() -> None:
 def test_a_200_counts_only_when_it_holds_everything(change: dict[str, Any], expected: str) -> None:
     answer = right_answer({"candidates": {"ids": [1, 2, 3]}}) | change
 
-    assert outcome(200, orjson.dumps(answer), np.array([3, 1, 2])) == expected
-    assert outcome(429, b"", np.array([3, 1, 2])) == "429"
+    request = Prepared(b"", np.array([3, 1, 2]))
+    assert outcome(200, orjson.dumps(answer), request) == expected
+    assert outcome(429, b"", request) == "429"
 
 
 def test_a_closed_loop_asks_each_request_once_and_counts_the_answers() -> None:

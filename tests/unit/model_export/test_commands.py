@@ -114,6 +114,16 @@ def test_errors_are_messages(invoke: Invoke, write: Write) -> None:
     assert "error: " in invoke("publish", write()).output
 
 
+@pytest.mark.parametrize("command", ["run", "train"])
+def test_a_formula_that_cannot_be_served_is_found_before_training(
+    invoke: Invoke, write: Write, tmp_path: Path, command: str
+) -> None:
+    result = invoke(command, write(fusion={"formula": "clik * 2"}))
+    assert result.exit_code == 1
+    assert "tiny.yaml: fusion: default.yaml:1:10: unknown name 'clik'" in result.output
+    assert not (tmp_path / "runs").exists()
+
+
 def test_without_torch_the_command_says_what_to_install(
     invoke: Invoke, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,7 @@ def _with(**values: object) -> Change:
     [
         (16, _with(price="cheap"), r"views.csv, row 17: column price: 'cheap' is no number"),
         (16, _with(price="nan"), r"views.csv, row 17: column price: nan is no finite number"),
+        (5, _with(price="1e300"), r"row 6: column price: 1e\+300 is no finite number \(float32\)"),
         (3, _with(price="inf"), r"views.csv, row 4: column price: inf is no finite number"),
         (9, _with(click=2), r"views.csv, row 10: tasks: click: outcome 'click' is 2.0, .* 0 or 1"),
         (9, _with(click=None), r"views.csv, row 10: tasks: click: outcome 'click' is nan"),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 from bundle.manifest import Manifest
@@ -28,12 +29,14 @@ class FakeGate:
         refused: (model, version) -> what is raised.
         admitted: (model, version) of every attempt, in order.
         open: attempts wait while it is clear.
+        items: whose tensors were asked for, in parts.
     """
 
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
         self.refused: dict[tuple[str, int], Exception] = {}
         self.admitted: list[tuple[str, int]] = []
+        self.items: list[Any] = []
         self.open = threading.Event()
         self.open.set()
 
@@ -52,18 +55,26 @@ class FakeGate:
             raise error
         manifest = self._manifest.model_copy(update={"model": model, "version": version})
         nothing = cast("Any", None)
-        loaded = LoadedVersion(manifest, nothing, nothing, nothing, Formulas(), memory_bytes=100)
+        stages = cast("Any", SimpleNamespace(item=self.items.extend))
+        loaded = LoadedVersion(manifest, nothing, stages, nothing, Formulas(), memory_bytes=100)
         if free_bytes is not None and free_bytes < loaded.memory_bytes:
             raise Refused("memory_budget", "no room")
         return loaded
 
 
 class Bench:
+    """All of it.
+
+    Attributes:
+        hot_items: what a version is to have the tensors of, in parts.
+    """
+
     def __init__(self, directory: Path, manifest: Manifest, budget: int | None = None) -> None:
         self.directory = directory
         self.metrics = Metrics()
         self.gate = FakeGate(manifest)
         self.closed: list[int] = []
+        self.hot_items: Iterable[Any] = ()
         self.registry = Registry(
             self.metrics, lambda closed: self.closed.append(closed.manifest.version)
         )
@@ -79,6 +90,7 @@ class Bench:
             self.board,
             Bell(ALONE),
             Turn(ALONE),
+            lambda version: self.hot_items,
         )
 
     def publish(self, version: int, model: str = "tiny") -> Path:

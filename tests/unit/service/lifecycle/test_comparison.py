@@ -70,7 +70,7 @@ def told(**changes: Any) -> dict[str, Any]:
         comparison.add_scores(np.full((4, 1), number / 10), np.full((4, 1), number / 10))
         comparison.add_ranking(0.5, 0.25)
         comparison.add_seconds(0.001, 0.0015)
-    answered = {side: {"requests": 100, "failed": 0} for side in ("stable", "new")}
+    answered = {side: {"requests": 100, "failed": 0, "ended": 0} for side in ("stable", "new")}
     return comparison.summary() | {"answered": answered} | changes
 
 
@@ -82,7 +82,7 @@ def test_a_summary_and_the_sum_of_several() -> None:
     assert both["compared"] == 40
     assert both["top_k_overlap"] == pytest.approx(0.8)
     assert both["latency_ratio"] == pytest.approx(1.5)
-    assert both["answered"]["new"] == {"requests": 200, "failed": 0}
+    assert both["answered"]["new"] == {"requests": 200, "failed": 0, "ended": 0}
     nothing = Comparison(1, 2, ()).summary()
     assert (nothing["kendall_tau"], nothing["psi"], nothing["score_ms"]) == (None, {}, None)
 
@@ -100,8 +100,8 @@ def test_a_summary_and_the_sum_of_several() -> None:
         (
             {
                 "answered": {
-                    "stable": {"requests": 9, "failed": 0},
-                    "new": {"requests": 20, "failed": 2},
+                    "stable": {"requests": 9, "failed": 0, "ended": 0},
+                    "new": {"requests": 20, "failed": 2, "ended": 0},
                 },
                 "compared": 0,
             },
@@ -110,8 +110,18 @@ def test_a_summary_and_the_sum_of_several() -> None:
         (
             {
                 "answered": {
-                    "stable": {"requests": 9, "failed": 0},
-                    "new": {"requests": 19, "failed": 19},
+                    "stable": {"requests": 9, "failed": 0, "ended": 1},
+                    "new": {"requests": 0, "failed": 0, "ended": 1},
+                },
+                "compared": 0,
+            },
+            ["1 of its runs took so long that they were ended"],
+        ),
+        (
+            {
+                "answered": {
+                    "stable": {"requests": 9, "failed": 0, "ended": 0},
+                    "new": {"requests": 19, "failed": 19, "ended": 0},
                 }
             },
             [],

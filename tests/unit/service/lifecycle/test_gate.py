@@ -23,6 +23,7 @@ from bundle.store import Bundle, digest, load, publish
 from service.lifecycle.gate import FeatureLoader, Gate, Refused
 from service.lifecycle.version import LoadedVersion
 from service.metrics import Metrics
+from service.scoring.runs import UNWATCHED
 from service.values import Candidates, UserSide
 from tests.unit.bundle.tiny import (
     SCHEMA,
@@ -68,6 +69,7 @@ def admit(models: Path, executor: ThreadPoolExecutor) -> Admit:
             queue_rows=1000,
             item_cache_bytes=1 << 16,
             metrics=Metrics(),
+            runs=UNWATCHED,
         )
         return gate.admit(models, "tiny", version, None, lambda state: None)
 
@@ -84,6 +86,7 @@ def gate_of(executor: ThreadPoolExecutor) -> Gate:
         queue_rows=1000,
         item_cache_bytes=1 << 16,
         metrics=Metrics(),
+        runs=UNWATCHED,
     )
 
 

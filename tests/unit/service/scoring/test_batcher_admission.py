@@ -8,6 +8,7 @@ import time
 import pytest
 
 from service.errors import DeadlineExceeded, QueueFull
+from service.scoring import queue
 from tests.unit.service.scoring.fake_stages import (
     Bench,
     expected,
@@ -115,6 +116,25 @@ def test_who_cannot_be_in_time_is_told_at_once() -> None:
         assert (await bench.score(2, [1], within_s=3)).scores.tolist() == expected(2, [1])
 
     on_bench(test)
+
+
+def test_a_machine_that_stood_still_is_not_held_against_requests_for_ever() -> None:
+    async def test(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(queue, "_DOUBT_S", 0.0)
+        bench.batcher.cost.observe(1, 30.0)
+        refused = 0
+        while True:
+            try:
+                answer = await bench.score(1, [1], within_s=3)
+            except DeadlineExceeded:
+                refused += 1
+            else:
+                break
+        assert answer.scores.tolist() == expected(1, [1])
+        assert 0 < refused < 10
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        on_bench(lambda bench: test(bench, monkeypatch))
 
 
 def test_what_waits_ahead_counts_and_what_waits_behind_does_not() -> None:

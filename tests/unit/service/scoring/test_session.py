@@ -11,7 +11,8 @@ from onnx.external_data_helper import set_external_data
 
 from bundle.errors import GraphInvalid, GraphMismatch
 from bundle.manifest import Stage
-from service.scoring.session import Array, Session
+from service.scoring.runs import Array
+from service.scoring.session import Session
 from tests.unit.bundle.tiny import stages, write_bundle
 
 STAGE = stages(2).user

@@ -23,6 +23,7 @@ from model_export.foreign.specification import Specification
 from service.lifecycle.gate import Gate, Refused
 from service.lifecycle.version import LoadedVersion
 from service.metrics import Metrics
+from service.scoring.runs import UNWATCHED
 from service.values import Candidates, UserSide
 from tests.foreign_graphs import CITIES, SPEC, expected, write_graph, write_spec
 from tests.published import reseal
@@ -50,6 +51,7 @@ def gate() -> Iterator[Gate]:
             queue_rows=1000,
             item_cache_bytes=1 << 16,
             metrics=Metrics(),
+            runs=UNWATCHED,
         )
 
 
