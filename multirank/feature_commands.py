@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # heavy imports wait until needed
 app = typer.Typer(help="Load feature rows into Redis, and look at them.", no_args_is_help=True)
 
 _SHARE_OF_PLAIN_PROGRESS = 0.1
+_SAYS_WHERE = "--redis-url or MULTIRANK_REDIS_URL"
 
 
 class OnBadRows(StrEnum):
@@ -60,13 +61,16 @@ def load(
     redis_url: RedisUrl = _REDIS,
 ) -> None:
     """Load a table of users or items. Interrupted, even killed, it goes on where it stopped."""
-    from service.features.loading import RowsRejected, check_table, load_table
+    import redis
+
+    from service.features.loading import Checkpoint, RowsRejected, check_table, load_table
 
     with _errors(), _client(redis_url) as client:
         features, sample = _feature_set(model, schema, models, entity)
         path = file or sample
         if path is None:
             raise typer.BadParameter("name a file: the model has no sample of its own")
+        checkpoint = Checkpoint(client, features, entity, path, restart)
         if bad_rows is OnBadRows.stop:
             try:
                 with _progress(f"checking {entity} rows") as report:
@@ -76,12 +80,19 @@ def load(
                 typer.echo("nothing was written: mend them, or --bad-rows skip", err=True)
                 raise typer.Exit(1) from rejected
         with _progress(f"loading {entity} rows") as report:
-            loaded = load_table(client, path, features, entity, report, rate, restart)
-    if loaded.resumed_after:
-        typer.echo(f"went on after {loaded.resumed_after} rows that were loaded before", err=True)
+            resumed_after = checkpoint.seen
+            try:
+                loaded = load_table(client, path, features, entity, checkpoint, report, rate)
+            except (redis.RedisError, KeyboardInterrupt):
+                typer.echo("interrupted: the same command goes on from there", err=True)
+                raise
+    if resumed_after:
+        typer.echo(f"went on after {resumed_after} rows that were loaded before", err=True)
     _echo_bad(path, loaded.bad)
-    left_out = f", left out {loaded.bad.count}" if loaded.bad.count else ""
-    typer.echo(f"loaded {loaded.rows} {entity} rows of {features.name} from {path}{left_out}")
+    about = f", left out {loaded.bad.count}" if loaded.bad.count else ""
+    if loaded.repeated:
+        about += f"; replaced by later rows of the same id: {loaded.repeated}"
+    typer.echo(f"loaded {loaded.rows} {entity} rows of {features.name} from {path}{about}")
 
 
 @app.command()
@@ -187,19 +198,22 @@ def _errors() -> Iterator[None]:
     from bundle.errors import BundleError
     from service.features.deployment import DeploymentInvalid
     from service.features.feature_set import FeatureSetInvalid
+    from service.features.loading import RowsLost
     from service.features.table_files import TableInvalid
 
     try:
         yield
-    except (
-        BundleError,
-        DeploymentInvalid,
-        FeatureSetInvalid,
-        TableInvalid,
-        redis.RedisError,
-        OSError,
-    ) as error:
+    except (BundleError, FeatureSetInvalid, RowsLost, TableInvalid, OSError) as error:
         typer.echo(f"{error}", err=True)
+        raise typer.Exit(1) from error
+    except DeploymentInvalid as error:
+        typer.echo(f"{_SAYS_WHERE}: {error}", err=True)
+        raise typer.Exit(1) from error
+    except redis.AuthenticationError as error:
+        typer.echo(f"redis refuses the login: {error}; {_SAYS_WHERE} has it", err=True)
+        raise typer.Exit(1) from error
+    except redis.RedisError as error:
+        typer.echo(f"redis: {error}; {_SAYS_WHERE} says where it is", err=True)
         raise typer.Exit(1) from error
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from bundle import store
-from bundle.errors import ValueRejected
 from service.features.deployment import parse_deployment
 from service.features.feature_set import FeatureSet
+from service.features.keys import id_of
 from service.features.redis import write_rows
 
 
@@ -54,13 +54,12 @@ class FeatureWriter:
                 `multirank features load` has it); other names are an error.
 
         Raises:
-            bundle.errors.ValueRejected: a value does not fit, with the row; nothing was written.
+            bundle.errors.ValueRejected: a value or an id does not fit, with the row; nothing was
+                written.
             redis.RedisError: some may not have been written: write them again.
         """
         key, layout = self._feature_set.ids[entity], self._layouts[entity]
-        ids = [row.get(key) for row in rows]
-        if absent := [n for n, each in enumerate(ids) if each is None or each == ""]:
-            raise ValueRejected(key, absent[0], "has no id")
+        ids = [id_of(row.get(key), key, n) for n, row in enumerate(rows)]
         names = dict.fromkeys(name for row in rows for name in row)
         given = [name for name in names if name != key or name in layout.slots]
         packed = layout.pack({name: [row.get(name) for row in rows] for name in given}, len(rows))

@@ -69,6 +69,11 @@ class Metrics:
         self.feature_circuit = gauge(
             "feature_circuit", "1 for the state of the circuit to the feature store", "state"
         )
+        self.feature_changes_reported = gauge(
+            "feature_changes_reported",
+            "1 while the feature store reports changes; else rows are believed for half a second",
+            mode="livemin",
+        )
         self.degraded_answers = counter("degraded_answers", "Degraded answers", "reason")
 
         self.decisions = counter(

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from service import schemas
 from service.bodies import BodyFormat
 from service.errors import FieldError, InvalidRequest, TooManyCandidates
-from service.values import FusionChoice, Id, Keys, Query
+from service.values import MAX_ID_LENGTH, FusionChoice, Id, Keys, Query
 
 _UNION_TAGS = {"#rows", "#columns", "#name", "#object"}
 _ID_TAGS = {"constrained-str", "constrained-int"}
@@ -147,7 +147,7 @@ def _whole_numbers(ids: Sequence[Id], kinds: set[type]) -> npt.NDArray[np.int64]
 
 def _lengths_fit(ids: Sequence[Id]) -> bool:
     lengths = {len(each) for each in ids if type(each) is str}
-    return not lengths or (min(lengths) > 0 and max(lengths) <= schemas.MAX_ID_LENGTH)
+    return not lengths or (min(lengths) > 0 and max(lengths) <= MAX_ID_LENGTH)
 
 
 def _item_features(

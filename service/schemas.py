@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag, model_validator
 
+from service.values import MAX_ID_LENGTH
+
 _INT64 = 2**63
-MAX_ID_LENGTH = 512
 MAX_REQUEST_ID = 128
 
 Id = (

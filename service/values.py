@@ -13,6 +13,9 @@ from bundle.rows import Rows
 from bundle.schema import Entity
 
 Id = str | int
+MAX_ID_LENGTH = 512
+"""Longest id, characters: longer ones no request can name."""
+
 Keys = npt.NDArray[np.int64] | list[str]
 """Ids as a feature store knows them: texts, or the numbers themselves where all are whole."""
 Scores = npt.NDArray[np.float32]

@@ -4,8 +4,9 @@
     redis+sentinel://[user:password@]host:port,.../master[/db]          rediss+sentinel:// with TLS
     redis+cluster://[user:password@]host:port,...                       rediss+cluster:// with TLS
 
-redis-py's parameters may follow (`?ssl_ca_certs=ca.pem`), and for Sentinels with a password of
-their own `sentinel_username` and `sentinel_password`. Valkey speaks the same protocol.
+Parameters of redis-py's connections may follow, as far as `_PARAMETERS` has them
+(`?ssl_ca_certs=ca.pem`), and for Sentinels with a password of their own `sentinel_username` and
+`sentinel_password`. Valkey speaks the same protocol.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, cast
+from urllib.parse import parse_qs, urlsplit
 
 import redis
 import redis.asyncio
 from redis.asyncio.cluster import ClusterNode as AsyncClusterNode
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.cluster import ClusterNode
-from redis.connection import SSLConnection, parse_url
+from redis.connection import Connection, SSLConnection, parse_url
 from redis.sentinel import Sentinel
 
 Address = tuple[str, int]
@@ -31,8 +34,16 @@ _SEVERAL = re.compile(
     r"(?P<scheme>rediss?)\+(?P<kind>sentinel|cluster)://(?P<login>[^@/?]*@)?(?P<nodes>[^/?]+)"
     r"(?:/(?P<master>[^/?]+))?(?:/(?P<db>\d+))?(?P<query>\?.*)?"
 )
+_SERVER = re.compile(r"([^/?#]*@)?(\[[^/?#@]*\]|[^/?#@:]*)(:\d*)?(/\d*)?(\?.*)?")
+_PARAMETERS = re.compile(
+    r"db|username|password|client_name|socket_\w+|health_check_interval|ssl_\w+|"
+    r"sentinel_(username|password)"
+)
+_FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
+_PORTS = range(1, 1 << 16)
 _SCHEMES = (
-    "redis://, rediss://, unix://, redis+sentinel://host:port,.../master, redis+cluster://host:port"
+    "redis://host:port/db, rediss://, unix:///path, redis+sentinel://host:port,.../master, "
+    "redis+cluster://host:port"
 )
 
 
@@ -108,10 +119,15 @@ def parse_deployment(url: str) -> Deployment:
 def _parse(url: str) -> Deployment:
     several = _SEVERAL.fullmatch(url)
     if several is None:
-        parse: Callable[[str], dict[str, Any]] = cast("Any", parse_url)
-        if "+" in url.partition("://")[0]:
+        scheme, _, rest = url.partition("://")
+        if scheme not in ("redis", "rediss", "unix") or (scheme == "unix" and rest[:1] != "/"):
             raise ValueError(f"expected {_SCHEMES}")
-        return Deployment("server", (), "", url, parse(url))
+        if scheme != "unix" and not re.fullmatch(_SERVER, rest):
+            raise ValueError(
+                f"expected {scheme}://user:password@host:port/db, where db is a number and "
+                "the password has %23, %2F and %3F for #, / and ?"
+            )
+        return Deployment("server", (), "", url, _options(url))
     kind = cast("Literal['sentinel', 'cluster']", several["kind"])
     if kind == "sentinel" and not several["master"]:
         raise ValueError("after the Sentinels comes the master's name: redis+sentinel://.../master")
@@ -123,17 +139,34 @@ def _parse(url: str) -> Deployment:
     )
     path = f"/{several['db']}" if several["db"] else ""
     one = f"{several['scheme']}://{several['login'] or ''}host{path}{several['query'] or ''}"
-    options: dict[str, Any] = cast("Any", parse_url)(one)
+    options = _options(one)
     del options["host"]
     if options.pop("connection_class", None) is SSLConnection:
         options["ssl"] = True
     return Deployment(kind, nodes, several["master"] or "", url, options)
 
 
+def _options(url: str) -> dict[str, Any]:
+    """What a URL of one server gives its connections, checked as far as that goes without it."""
+    parse: Callable[[str], dict[str, Any]] = cast("Any", parse_url)
+    options = parse(url)
+    for name in parse_qs(urlsplit(url).query, keep_blank_values=True):
+        if not _PARAMETERS.fullmatch(name):
+            raise ValueError(f"no parameter {name}; there are {_PARAMETERS.pattern}")
+        if name in _FILES and not Path(options[name]).exists():
+            raise ValueError(f"{name}: there is no {options[name]}")
+    given = {name: value for name, value in options.items() if "sentinel_" not in name}
+    try:
+        cast("Any", given.pop("connection_class", Connection))(**given)
+    except (TypeError, redis.RedisError) as error:
+        raise ValueError(str(error)) from error
+    return options
+
+
 def _address(node: str, default_port: int) -> Address:
     host, colon, port = node.rpartition(":")
     if not colon:
         return node, default_port
-    if not host or not port.isdigit():
+    if not host or not port.isdigit() or int(port) not in _PORTS:
         raise ValueError(f"expected host:port, got {node!r}")
     return host, int(port)

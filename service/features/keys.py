@@ -1,7 +1,7 @@
 """The keys of a feature store, and how long rows are believed.
 
     mr:<feature set>:<entity>:<layout>:<id>        ->   one packed row (bundle/rows.py)
-    mr:.load:<feature set>:<entity>:<layout>:      ->   how far a file of them is loaded
+    mr:.load:<feature set>:<entity>:<layout>:<file>  ->  how far a file of them is loaded
 
 The layout's digest is part of the key, so that two model versions that read different features
 of the same entity each find their own rows, before, during and after a swap or a roll-back.
@@ -10,12 +10,14 @@ of the same entity each find their own rows, before, during and after a swap or 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
+from bundle.errors import ValueRejected
 from bundle.rows import RowLayout
 from bundle.schema import Entity
-from service.values import Keys
+from service.values import MAX_ID_LENGTH, Keys
 
 NAMESPACE = "mr:"
 """What every key begins with."""
@@ -45,9 +47,23 @@ def keys_of(prefix: str, ids: Keys) -> list[str]:
     return [f"{prefix}{each}" for each in (ids.tolist() if isinstance(ids, np.ndarray) else ids)]
 
 
-def checkpoint_key(prefix: str) -> str:
-    """The key of a load's checkpoint; no feature set's name begins with a full stop."""
-    return f"{NAMESPACE}.load:{prefix.removeprefix(NAMESPACE)}"
+def id_of(value: Any, column: str, row: int | None = None) -> str:
+    """The id that a row gives, as a key has it; raises ValueRejected where no request names it."""
+    if value is None or value == "":
+        raise ValueRejected(column, row, "has no id")
+    if isinstance(value, bool | np.bool_) or not isinstance(value, str | int | np.integer):
+        kind = type(value).__name__
+        raise ValueRejected(column, row, f"an id is a string or an integer, got {kind}")
+    text = str(value)
+    if len(text) > MAX_ID_LENGTH:
+        reason = f"an id has {MAX_ID_LENGTH} characters at most, got {len(text)}"
+        raise ValueRejected(column, row, reason)
+    return text
+
+
+def checkpoint_key(prefix: str, file: str) -> str:
+    """The key of a file's checkpoint; no feature set's name begins with a full stop."""
+    return f"{NAMESPACE}.load:{prefix.removeprefix(NAMESPACE)}{file}"
 
 
 def trial_prefix(prefix: str) -> str:

@@ -1,7 +1,7 @@
 """Loading a table into Redis: packed here while the last rows are on their way, resumable, bounded.
 
 After each write a checkpoint says how far the file is loaded. It lies beside the rows, in Redis:
-if they are lost, so is it. Who loads the same file again goes on from there.
+if they are lost, so is it, and the load ends there. Who loads the same file again goes on from it.
 """
 
 from __future__ import annotations
@@ -11,15 +11,18 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import orjson
+import xxhash
 
 from bundle.schema import Entity
 from service.features.deployment import Client
 from service.features.feature_set import FeatureSet
 from service.features.keys import checkpoint_key
 from service.features.redis import write_rows
-from service.features.table_files import BadRow
+from service.features.table_files import BadRow, TableInvalid
 from service.features.tables import BATCH_ROWS, Batch, read_table
 
 MOST_REPORTED = 100
@@ -27,6 +30,10 @@ MOST_REPORTED = 100
 
 Report = Callable[[int, float], None]
 """Called with the rows so far, and the share of the file, 0 to 1."""
+
+
+class RowsLost(Exception):
+    """Redis has lost rows while they were loaded."""
 
 
 class RowsRejected(Exception):
@@ -55,12 +62,12 @@ class Loaded:
     """What came of it.
 
     Attributes:
-        rows: written now. resumed_after: rows or lines that were loaded before.
+        rows: written now. repeated: those of them whose id came again later, and that are gone.
         bad: left out.
     """
 
     rows: int
-    resumed_after: int
+    repeated: int
     bad: BadRows
 
 
@@ -74,6 +81,8 @@ def check_table(path: Path, feature_set: FeatureSet, entity: Entity, report: Rep
         report(rows, batch.share)
     if bad.count:
         raise RowsRejected(bad)
+    if not rows:
+        raise TableInvalid(f"{path}: has no rows")
 
 
 def load_table(
@@ -81,25 +90,26 @@ def load_table(
     path: Path,
     feature_set: FeatureSet,
     entity: Entity,
+    checkpoint: Checkpoint,
     report: Report,
     rate: int | None = None,
-    restart: bool = False,
 ) -> Loaded:
-    """Load the good rows of a table, from where an interrupted load of it stopped.
+    """Load the good rows of a table, from where its checkpoint says.
 
     Args:
-        rate: most rows a second. restart: whether to begin anew.
+        rate: most rows a second.
 
     Raises:
         TableInvalid: not a table, or a column is absent.
+        RowsLost: Redis was emptied, or went back to an older state.
         redis.RedisError: what was written until then is remembered.
     """
-    checkpoint = _Checkpoint(client, feature_set, entity, path)
-    after = 0 if restart else checkpoint.seen()
     bad, rows = BadRows(), 0
+    ids = [np.zeros(0, np.uint64)]
     prefix, layout = feature_set.prefix(entity), feature_set.layout(entity)
     size = BATCH_ROWS if rate is None else max(1, min(BATCH_ROWS, rate // 4))
-    batches = read_table(path, feature_set.ids[entity], layout, after, size)
+    batches = read_table(path, feature_set.ids[entity], layout, checkpoint.seen, size)
+    checkpoint.begin()
     with ThreadPoolExecutor(1, thread_name_prefix="write") as writer:
         writing: Future[None] | None = None
         for batch in batches if rate is None else _at_rate(batches, rate):
@@ -108,14 +118,16 @@ def load_table(
             writing = writer.submit(_write, client, prefix, batch, checkpoint)
             bad.add(batch.bad)
             rows += len(batch.rows)
+            hashes = [xxhash.xxh3_64_intdigest(entity_id.encode()) for entity_id, _ in batch.rows]
+            ids.append(np.array(hashes, np.uint64))
             report(rows, batch.share)
         if writing is not None:
             writing.result()
-    checkpoint.clear()
-    return Loaded(rows, after, bad)
+    checkpoint.end()
+    return Loaded(rows, rows - len(np.unique(np.concatenate(ids))), bad)
 
 
-def _write(client: Client, prefix: str, batch: Batch, checkpoint: _Checkpoint) -> None:
+def _write(client: Client, prefix: str, batch: Batch, checkpoint: Checkpoint) -> None:
     write_rows(client, [(prefix + entity_id, row) for entity_id, row in batch.rows])
     checkpoint.advance(batch.seen)
 
@@ -128,24 +140,49 @@ def _at_rate(batches: Iterator[Batch], rate: int) -> Iterator[Batch]:
         yield batch
 
 
-class _Checkpoint:
-    """How far a file is loaded; another file, or the same one changed, begins anew."""
+class Checkpoint:
+    """How far a file is loaded; the same file, once it has changed, is begun anew.
 
-    def __init__(self, client: Client, feature_set: FeatureSet, entity: Entity, path: Path) -> None:
+    Args:
+        restart: whether to begin anew in any case.
+
+    Attributes:
+        seen: rows or lines of the file that are loaded.
+
+    Raises:
+        redis.RedisError: Redis does not say.
+    """
+
+    def __init__(
+        self, client: Client, feature_set: FeatureSet, entity: Entity, path: Path, restart: bool
+    ) -> None:
         self._client = client
-        self._key = checkpoint_key(feature_set.prefix(entity))
+        file = str(path.resolve())
+        self._key = checkpoint_key(
+            feature_set.prefix(entity), xxhash.xxh3_64_hexdigest(file.encode())
+        )
         status = path.stat() if path.exists() else None
-        self._file = f"{path.resolve()} {status and (status.st_size, status.st_mtime_ns)}"
+        self._file = f"{file} {status and (status.st_size, status.st_mtime_ns)}"
+        self._stored = cast("bytes | None", client.get(self._key))
+        found = {} if self._stored is None else orjson.loads(self._stored)
+        self.seen = 0 if restart or found.get("file") != self._file else int(found["seen"])
 
-    def seen(self) -> int:
-        stored = self._client.get(self._key)
-        if not isinstance(stored, bytes):
-            return 0
-        found = orjson.loads(stored)
-        return int(found["seen"]) if found["file"] == self._file else 0
+    def begin(self) -> None:
+        """Note where the load begins: from now on there is always a note to be found."""
+        self._client.set(self._key, self._note(self.seen))
 
     def advance(self, seen: int) -> None:
-        self._client.set(self._key, orjson.dumps({"file": self._file, "seen": seen}))
+        """Note what is loaded; raises RowsLost if the last note is not there any more."""
+        last = self._stored
+        found = self._client.set(self._key, self._note(seen), get=True)
+        if found not in (last, self._stored):  # the new one already: an answer was lost, not a row
+            self._client.delete(self._key)
+            raise RowsLost("redis has lost rows while they were loaded: load the file again")
 
-    def clear(self) -> None:
+    def end(self) -> None:
+        """All is loaded."""
         self._client.delete(self._key)
+
+    def _note(self, seen: int) -> bytes:
+        self._stored = orjson.dumps({"file": self._file, "seen": seen})
+        return self._stored

@@ -23,6 +23,7 @@ from service.features.cache import CachedRows, Outcome, RowCache
 from service.features.keys import entity_prefix, key_prefix, split_key
 from service.features.reads import Reads
 from service.features.store import FeatureStore
+from service.features.tasks import end
 from service.features.wanted import Wanted
 from service.metrics import Metrics
 from service.values import Candidates, Keys
@@ -32,7 +33,6 @@ OnFailure = Literal["defaults", "error"]
 _DEADLINE_SHARE = 0.5
 """Most of what a request has left that features may take: the model must have its turn."""
 
-_CANCEL_AGAIN_S = 0.1
 _MOST_HOT = 20_000
 _AHEAD_IDS, _AHEAD_S = 500, 0.5
 """Rows read ahead at a time, and how long in all: they may be thousands."""
@@ -94,6 +94,7 @@ class FeatureSource:
     def start(self) -> None:
         """Begin to follow the store's changes."""
         self._following = asyncio.create_task(self.store.follow(self._changed))
+        self._metrics.feature_changes_reported.set(self.store.tracked)
 
     async def fetch(
         self,
@@ -115,6 +116,7 @@ class FeatureSource:
         """
         if self._generation != self.store.generation:
             self._generation = self.store.generation
+            self._metrics.feature_changes_reported.set(self.store.tracked)
             self._reads.all_changed()
             for cache in self._caches.values():
                 cache.expire_all()
@@ -247,10 +249,7 @@ class FeatureSource:
     async def close(self) -> None:
         """Stop following, let reads end, then close the store."""
         if self._following is not None:
-            while not self._following.done():  # redis-py may lose a cancellation while it connects
-                self._following.cancel()
-                await asyncio.wait({self._following}, timeout=_CANCEL_AGAIN_S)
-            await asyncio.gather(self._following, return_exceptions=True)
+            await end([self._following])
         await self._reads.finish()
         await self.store.close()
 

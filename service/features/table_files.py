@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from service.files import check_plain
 
 FORMS = (".parquet", ".csv", ".jsonl", ".ndjson")
+_BOM = b"\xef\xbb\xbf"
 
 
 class TableInvalid(Exception):
@@ -92,6 +94,11 @@ def _read_parquet(path: Path, wanted: Sequence[str], rows: int, after: int) -> I
         raise TableInvalid(f"{path}: not a readable Parquet file: {error}") from error
     with file:
         _check_names(path, wanted, file.schema_arrow.names)
+        for name in wanted:
+            if pa.types.is_temporal(kind := file.schema_arrow.field(name).type):
+                raise TableInvalid(
+                    f"{path}: column {name}: {kind} is no feature: write a number or a text"
+                )
         total, seen = int(file.metadata.num_rows), 0
         try:
             for batch in file.iter_batches(rows, columns=list(wanted)):
@@ -102,14 +109,14 @@ def _read_parquet(path: Path, wanted: Sequence[str], rows: int, after: int) -> I
                 seen += len(batch)
                 if len(kept):
                     yield Columns(columns, places, seen=seen, share=seen / total)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise TableInvalid(f"{path}: after row {seen}: damaged: {error}") from error
 
 
 def _read_csv(
     path: Path, file: BinaryIO, wanted: Sequence[str], rows: int, after: int
 ) -> Iterator[Columns]:
-    header = _fields(file.readline().removeprefix(b"\xef\xbb\xbf"))
+    header = _fields(file.readline().removeprefix(_BOM))
     if isinstance(header, str):
         raise TableInvalid(f"{path}: line 1: no header: {header}")
     _check_names(path, wanted, header)
@@ -153,7 +160,10 @@ def _read_json_lines(
             else:
                 columns.bad.append(BadRow(place, "", "not a JSON object"))
         if first and found:
-            _check_names(path, wanted, list(dict.fromkeys(name for row in found for name in row)))
+            names = list(dict.fromkeys(name for row in found for name in row))
+            _check_names(
+                path, wanted, names, f' in its first {len(found)} rows (null is "no value")'
+            )
             first = False
         columns.columns = {name: [row.get(name) for row in found] for name in wanted}
         yield columns
@@ -172,6 +182,8 @@ def _chunks(path: Path, file: BinaryIO, rows: int, after: int, lines: int) -> It
     read = file.tell()
     for number, line in enumerate(file, lines + 1):
         read += len(line)
+        if number == 1:
+            line = line.removeprefix(_BOM)
         if number > after and line.strip():
             found.append((f"line {number}", line))
         lines = number
@@ -194,9 +206,11 @@ def _fields(line: bytes) -> list[str] | str:
     return fields
 
 
-def _check_names(path: Path, wanted: Sequence[str], names: Sequence[str]) -> None:
+def _check_names(path: Path, wanted: Sequence[str], names: Sequence[str], where: str = "") -> None:
     if absent := set(wanted) - set(names):
         raise TableInvalid(
             f"{path}: no column {', '.join(sorted(absent))}; "
-            f"the file has {', '.join(sorted(names))}"
+            f"the file has {', '.join(sorted(names)) or 'none'}{where}"
         )
+    if twice := {name for name in wanted if names.count(name) > 1}:
+        raise TableInvalid(f"{path}: two columns are called {', '.join(sorted(twice))}")

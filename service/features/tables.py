@@ -13,6 +13,7 @@ import orjson
 from bundle.errors import ValueRejected
 from bundle.rows import RowLayout
 from bundle.schema import Bucketised, DenseVector, Feature, IdList, Number
+from service.features.keys import id_of
 from service.features.table_files import BadRow, Columns, TableInvalid, read_columns
 
 BATCH_ROWS = 512
@@ -61,6 +62,7 @@ def read_table(
                 except ValueRejected as error:
                     bad.append(BadRow(columns.places[row], error.feature, error.reason))
             rows = _pack(columns, good, key, layout)
+        bad.sort(key=lambda each: int(each.place.rpartition(" ")[2]))
         yield Batch(rows, bad, columns.seen, columns.share)
 
 
@@ -75,7 +77,7 @@ def read_whole_table(path: Path, key: str, layout: RowLayout) -> Iterator[list[t
 def _pack(
     columns: Columns, rows: Sequence[int], key: str, layout: RowLayout
 ) -> list[tuple[str, bytes]]:
-    ids = [_id(columns.columns[key][row], key) for row in rows]
+    ids = [id_of(columns.columns[key][row], key) for row in rows]
     given = {name: [columns.columns[name][row] for row in rows] for name in layout.slots}
     if columns.texts:
         for name, slot in layout.slots.items():
@@ -83,15 +85,6 @@ def _pack(
     packed = layout.pack(given, len(ids))
     layout.seal(packed, time.time_ns() // 1_000_000)
     return [(entity_id, row.tobytes()) for entity_id, row in zip(ids, packed, strict=True)]
-
-
-def _id(value: Any, key: str) -> str:
-    if value is None or value == "":
-        raise ValueRejected(key, None, "has no id")
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        kind = type(value).__name__
-        raise ValueRejected(key, None, f"an id is a string or an integer, got {kind}")
-    return str(value)
 
 
 def _of_text(feature: Feature, text: str) -> Any:
@@ -110,9 +103,11 @@ def _of_text(feature: Feature, text: str) -> Any:
 
 def _number(name: str, text: str) -> float:
     try:
-        return float(text)
-    except ValueError as error:
-        raise ValueRejected(name, None, f"expected a number, got {text!r}") from error
+        if "_" not in text:  # which Python takes, and nobody else
+            return float(text)
+    except ValueError:
+        pass
+    raise ValueRejected(name, None, f"expected a number, got {text!r}")
 
 
 def _list(name: str, text: str, of: Callable[[str], Any]) -> list[Any]:

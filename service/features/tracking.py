@@ -20,6 +20,7 @@ from redis.exceptions import ClusterError
 from service.features.cluster import slots_of
 from service.features.deployment import Address, Deployment
 from service.features.keys import NAMESPACE
+from service.features.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +64,9 @@ class Tracking:
                     log.warning("redis does not report changes: %s", error)
                     refused = str(error)
             finally:
+                if self.tracked:  # else no row was believed for longer than it is untracked
+                    self.generation += 1
                 self.tracked = False
-                self.generation += 1
             await asyncio.sleep(_RECONNECT_S)
 
     async def _listen_everywhere(self, changed: Changed) -> None:
@@ -86,6 +88,8 @@ class Tracking:
             await connection.send_command("CLIENT", "ID")
             listener_id = await connection.read_response()
             await listener.subscribe(_INVALIDATIONS)
+            if await listener.get_message(timeout=self._options["socket_timeout"]) is None:
+                raise TimeoutError("the subscription is not confirmed")
             tracking = ("ON", "REDIRECT", listener_id, "BCAST", "PREFIX", NAMESPACE)
             await cast("Any", tracker).execute_command("CLIENT", "TRACKING", *tracking)
             self._silent.discard(address)
@@ -132,6 +136,4 @@ async def _together(*work: Awaitable[None]) -> None:
     try:
         await asyncio.gather(*tasks)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)

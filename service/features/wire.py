@@ -18,6 +18,7 @@ import redis.asyncio
 from service.features.commands import Command
 
 _MORE = object()
+_VALUES = {bytes, type(None)}
 Answer = asyncio.Future["list[bytes | None]"]
 
 
@@ -52,6 +53,8 @@ class _Due:
             self.values.append(answer)
         elif not isinstance(answer, list) or len(answer) != self._command.values:
             raise _OutOfStep(f"{self._command.values} values were asked for")
+        elif not _VALUES.issuperset(map(type, answer)):
+            raise _OutOfStep("values were asked for")
         else:
             self.values = answer
         return not self._command.one_by_one or self._got == self._command.values
@@ -62,7 +65,7 @@ class Wire(asyncio.Protocol):
 
     Args:
         connection: of redis-py, connected.
-        timeout_s: longest it may stay silent while an answer is due, seconds.
+        timeout_s: longest it may stay without an answer while one is due, seconds.
 
     Attributes:
         lost: whether it has ended; then it stays so.
@@ -76,7 +79,7 @@ class Wire(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(notEnoughData=_MORE)
         self._due: deque[_Due] = deque()
-        self._heard = 0
+        self._answers = 0
         self._silence: asyncio.TimerHandle | None = None
         self.lost = False
         self._transport.set_protocol(self)
@@ -114,7 +117,6 @@ class Wire(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop: give each answer to whom it is due."""
-        self._heard += 1
         self._reader.feed(data)
         try:
             while (answer := self._reader.gets()) is not _MORE:
@@ -125,6 +127,7 @@ class Wire(asyncio.Protocol):
     def _hand_over(self, answer: Any) -> None:
         if not self._due:
             raise _OutOfStep("nothing was asked")
+        self._answers += 1
         due = self._due[0]
         if not due.take(answer):
             return
@@ -146,13 +149,13 @@ class Wire(asyncio.Protocol):
         await self._connection.disconnect()
 
     def _listen(self) -> None:
-        self._silence = self._loop.call_later(self._timeout_s, self._check_silence, self._heard)
+        self._silence = self._loop.call_later(self._timeout_s, self._check_silence, self._answers)
 
-    def _check_silence(self, heard: int) -> None:
+    def _check_silence(self, answers: int) -> None:
         self._silence = None
         if not self._due:
             return
-        if heard == self._heard:
+        if answers == self._answers:  # or what was heard is no answer, and never will be
             self._end(redis.TimeoutError(f"no answer within {self._timeout_s:g} s"))
         else:
             self._listen()

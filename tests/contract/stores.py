@@ -58,8 +58,8 @@ async def on_redis(url: str) -> AsyncIterator[Opened]:
 
 
 @asynccontextmanager
-async def following(store: FeatureStore) -> AsyncIterator[list[str]]:
-    """The keys that a store reports as written, from the moment that it does report."""
+async def following(store: FeatureStore, tracked: bool = True) -> AsyncIterator[list[str]]:
+    """The keys that a store reports as written; from the moment that it does, if `tracked`."""
     reported: list[str] = []
 
     def changed(keys: Iterable[str]) -> None:
@@ -67,7 +67,7 @@ async def following(store: FeatureStore) -> AsyncIterator[list[str]]:
 
     follow = asyncio.ensure_future(store.follow(changed))
     try:
-        await soon(lambda: store.tracked)
+        await soon(lambda: store.tracked or not tracked)
         yield reported
     finally:
         follow.cancel()

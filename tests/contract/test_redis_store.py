@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 import redis
@@ -121,6 +122,29 @@ def test_a_lost_connection_is_noticed_and_made_again(redis_server: Redis) -> Non
             await soon(lambda: store.tracked)
             write(ROWS)
             await soon(lambda: set(reported) >= set(ROWS))
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("refused", ["-client", "resetchannels"])
+def test_a_server_that_does_not_report_changes_is_asked_again(
+    redis_server: Redis, refused: str
+) -> None:
+    async def check() -> None:
+        with redis_server.client() as client:
+            command: Any = client.execute_command
+            command("ACL", "SETUSER", "feed", "on", ">pw", "~mr:*", "&*", "+@all", refused)
+            url = f"redis://feed:pw@{redis_server.address}/0"
+            store = RedisStore(url, timeout_s=10.0)
+            async with following(store, tracked=False):
+                tries = client.info("stats")["total_connections_received"]
+                await soon(lambda: client.info("stats")["total_connections_received"] > tries + 6)
+                assert not store.tracked
+                assert store.generation == 0  # nothing was believed that long, nothing is lost
+                command("ACL", "SETUSER", "feed", "+@all", "&*")
+                await soon(lambda: store.tracked)
+                assert store.generation == 1
+            await store.close()
 
     asyncio.run(check())
 

@@ -93,10 +93,75 @@ def test_a_load_that_was_killed_goes_on_where_it_stopped(
     assert "(100%)" in done.stderr
     assert prices(films, redis_server) == [n / 2 for n in range(6_000)]
 
+    other = table(tmp_path / "other.csv", 10)  # whose load was not interrupted
+    done = run(redis_server.url, "load", "--entity", "item", "--schema", films, other)
+    assert "went on" not in done.stderr
+
     done = run(redis_server.url, *options)  # finished: nothing to go on with
     assert "loaded 6000 item rows of films" in done.stdout
     with redis_server.client() as client:
         assert not list(client.scan_iter("mr:.load:*"))
+
+
+@pytest.mark.parametrize("emptied", ["emptied", "stopped"])
+def test_a_load_says_so_when_redis_loses_its_rows(
+    redis_server: Redis, films: Path, tmp_path: Path, emptied: str
+) -> None:
+    file = table(tmp_path / "films.csv", 6_000)
+    options = ("load", "--entity", "item", "--schema", films, file)
+    slowly = command(redis_server.url, *options, "--rate", 2_000)
+    with redis_server.client() as client:
+        process = subprocess.Popen(slowly, env=environment(), stderr=subprocess.PIPE, text=True)
+        eventually(lambda: client.dbsize() > 1_000)
+        if emptied == "emptied":
+            client.flushall()
+        else:
+            redis_server.stop()
+    _, said = process.communicate(timeout=90)
+    assert process.returncode == 1
+    assert "Traceback" not in said
+    if emptied == "emptied":
+        assert "redis has lost rows while they were loaded: load the file again" in said
+    else:
+        assert "interrupted: the same command goes on from there" in said
+        assert "--redis-url or MULTIRANK_REDIS_URL says where it is" in said
+        redis_server.start()
+    done = run(redis_server.url, *options)
+    assert "loaded 6000 item rows of films" in done.stdout
+    assert len(prices(films, redis_server)) == 6_000
+
+
+def test_rows_of_the_same_id_are_counted(redis_server: Redis, films: Path, tmp_path: Path) -> None:
+    file = table(tmp_path / "films.csv", 1_000)
+    file.write_text(file.read_text() + "7,99,a\n999,99,a\n")
+    done = run(redis_server.url, "load", "--entity", "item", "--schema", films, file)
+    assert "loaded 1002 item rows of films" in done.stdout
+    assert "replaced by later rows of the same id: 2" in done.stdout
+    assert len(prices(films, redis_server)) == 1_000
+
+
+def test_what_cannot_be_loaded_is_said_before_the_file_is_read(
+    redis_server: Redis, films: Path, tmp_path: Path
+) -> None:
+    file = table(tmp_path / "films.csv", 10)
+    options = ("load", "--entity", "item", "--schema", films, file)
+    with redis_server.client() as client:
+        client.config_set("requirepass", "secret")
+    done = run(redis_server.url, *options, rc=1)
+    assert done.stderr.startswith("redis refuses the login: ")
+    done = run("redis://127.0.0.1:1/0", *options, rc=1)
+    assert "Connection refused" in done.stderr
+    assert "checking" not in done.stderr
+    done = run("redis://127.0.0.1/films", *options, rc=1)
+    assert done.stderr.startswith("--redis-url or MULTIRANK_REDIS_URL: not the URL of a Redis")
+
+
+def test_a_file_without_rows_is_said_to_have_none(
+    redis_url: str, films: Path, tmp_path: Path
+) -> None:
+    options = ("load", "--entity", "item", "--schema", films)
+    done = run(redis_url, *options, table(tmp_path / "films.csv", 0), rc=1)
+    assert "films.csv: has no rows" in done.stderr
 
 
 def test_a_damaged_file_changes_nothing_or_its_good_rows_are_loaded(
@@ -205,6 +270,8 @@ def test_what_a_streaming_job_writes_is_used_at_once(
             writer.write("item", [{"item_id": "i7", "price": "dear"}])
         with pytest.raises(ValueError, match="has no id"):
             writer.write("item", [{"price": 1.0}])
+        with pytest.raises(ValueError, match=r"item_id\[1\]: an id is a string"):
+            writer.write("item", [{"item_id": "i7"}, {"item_id": 8.0}])
         writer.write("item", [])
 
 

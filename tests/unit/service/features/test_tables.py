@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,9 +91,10 @@ DAMAGED_CSV = (
     b"9,a,[x,1,0|1\n"
     b"10,a,x,1,0|1|2\n"
     b"11,a,x,2.5,0|1\n"
+    b"12,a,x,2_5,0|1\n" + b"x" * 513 + b",a,x,2.5,0|1\n"
 )
 DAMAGED_JSON = (
-    b'{"id": 1, "maker": "a", "tags": ["x"], "price": 1, "place": [0, 1]}\n'
+    b'\xef\xbb\xbf{"id": 1, "maker": "a", "tags": ["x"], "price": 1, "place": [0, 1]}\n'
     b'{"id": 2, "maker": "a"\n'
     b"[3]\n"
     b'{"id": 4, "price": "cheap"}\n'
@@ -120,6 +122,8 @@ DAMAGED_JSON = (
                 "line 9: price: expected a finite number within float32, got inf",
                 "line 10: tags: not a JSON array: ",
                 "line 11: place: expected a list of 2 numbers",
+                "line 13: price: expected a number, got '2_5'",
+                "line 14: id: an id has 512 characters at most, got 513",
             ],
         ),
         (
@@ -146,9 +150,7 @@ def test_every_bad_row_is_named_and_no_good_one_is_lost(
     path.write_bytes(content)
     batches = list(read(path, batch_rows=batch_rows))
     assert [entity_id for batch in batches for entity_id, _ in batch.rows] == good
-    found = sorted(
-        (str(each) for batch in batches for each in batch.bad), key=lambda e: int(e.split()[1][:-1])
-    )
+    found = [str(each) for batch in batches for each in batch.bad]
     assert len(found) == len(bad)
     assert all(each.startswith(start) for each, start in zip(found, bad, strict=True)), found
     with pytest.raises(TableInvalid, match=r"t\.\w+: line "):
@@ -173,6 +175,33 @@ def test_the_id_may_be_a_feature_as_well(tmp_path: Path) -> None:
     assert [entity_id for entity_id, _ in batch.rows] == ["10"]
 
 
+@pytest.mark.parametrize(
+    ("name", "columns", "says"),
+    [
+        ("at", pa.array([0], pa.timestamp("ns")), "column price: timestamp[ns] is no feature"),
+        ("day", pa.array([0], pa.date32()), "column price: date32[day] is no feature"),
+        ("twice", pa.array([1.0]), "two columns are called price"),
+    ],
+)
+def test_columns_of_parquet_that_are_no_features(
+    tmp_path: Path, name: str, columns: Any, says: str
+) -> None:
+    good = pa.Table.from_pylist(GOOD[:1])
+    if name != "twice":
+        good = good.drop_columns("price")
+    pq.write_table(good.append_column("price", columns), tmp_path / "t.parquet")
+    with pytest.raises(TableInvalid) as caught:
+        list(read(tmp_path / "t.parquet"))
+    assert says in str(caught.value)
+
+
+def test_what_cannot_be_read_twice_is_no_table(tmp_path: Path) -> None:
+    for name in ("t.csv", "t.parquet"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(TableInvalid, match="must be a plain file, is a named pipe"):
+            list(read(tmp_path / name))
+
+
 def test_an_empty_table_has_no_rows(tmp_path: Path) -> None:
     schema = pa.Table.from_pylist(GOOD).schema
     pq.write_table(schema.empty_table(), tmp_path / "t.parquet")
@@ -189,6 +218,7 @@ def test_an_empty_table_has_no_rows(tmp_path: Path) -> None:
         ("t.csv", "", "no column id"),
         ("t.jsonl", '{"id": 1}\n', "no column maker, place, price, tags; the file has id"),
         ("t.txt", "", "expected a file that ends in .parquet, .csv, .jsonl, .ndjson"),
+        ("t.csv", "id,maker,tags,price,place,price\n", "two columns are called price"),
         ("absent.csv", None, "cannot be read"),
         ("absent.parquet", None, "cannot be read: No such file"),
     ],

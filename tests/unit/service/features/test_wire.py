@@ -76,7 +76,17 @@ def test_answers_in_pieces_go_to_whom_they_are_due() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [b"*1\r\n$1\r\na\r\n", b"+OK\r\n", b"?", b"*2\r\n$1\r\na\r\n$1\r\nb\r\n*0\r\n"]
+    "answer",
+    [
+        b"*1\r\n$1\r\na\r\n",
+        b"+OK\r\n",
+        b"?",
+        b"*2\r\n$1\r\na\r\n$1\r\nb\r\n*0\r\n",
+        b"*2\r\n$1\r\na\r\n:1\r\n",
+        b"*2\r\n-ERR no\r\n$1\r\na\r\n",
+        b"*2\r\n*0\r\n*0\r\n",
+        b"*-1\r\n",
+    ],
 )
 def test_out_of_step_nobody_gets_an_answer_any_more(answer: bytes) -> None:
     async def test(wire: Wire, scripted: Scripted) -> None:
@@ -85,6 +95,7 @@ def test_out_of_step_nobody_gets_an_answer_any_more(answer: bytes) -> None:
         scripted.writer.write(answer)
         found = await asyncio.gather(*asked, return_exceptions=True)
         assert isinstance(found[1], redis.ConnectionError)
+        assert isinstance(found[0], redis.ConnectionError) or answer.endswith(b"*0\r\n")
         assert wire.lost
         with pytest.raises(redis.ConnectionError):
             await wire.ask(mget([("mr:", ["e"])]))
@@ -102,6 +113,21 @@ def test_silence_ends_it_and_slowness_does_not() -> None:
         assert await asyncio.gather(*slow) == [[b"a"]] * 6
         with pytest.raises(redis.TimeoutError, match=r"no answer within 0\.4 s"):
             await wire.ask(mget([("mr:", ["b"])]))
+        assert wire.lost
+
+    on_wire(test, timeout_s=0.4)
+
+
+def test_what_never_becomes_an_answer_is_silence() -> None:
+    async def test(wire: Wire, scripted: Scripted) -> None:
+        asked = wire.ask(mget([("mr:", ["a"])]))
+        await until_asked(scripted, 1)
+        scripted.writer.write(b"*1\r\n$999999\r\n")
+        while not asked.done():
+            scripted.writer.write(b"more and more")
+            await asyncio.sleep(0.05)
+        with pytest.raises(redis.TimeoutError, match=r"no answer within 0\.4 s"):
+            await asked
         assert wire.lost
 
     on_wire(test, timeout_s=0.4)
