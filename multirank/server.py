@@ -24,10 +24,15 @@ _LOOK_S = 0.02
 
 
 class Server(uvicorn.Server):
-    """Serves connections that are handed to `begin`."""
+    """Serves connections that are handed to `begin`.
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    Args:
+        may_accept: set once connections may come; None: at once.
+    """
+
+    def __init__(self, config: uvicorn.Config, may_accept: asyncio.Event | None) -> None:
         super().__init__(config)
+        self._may_accept = may_accept
         self._beginning: set[asyncio.Task[None]] = set()
 
     @property
@@ -56,6 +61,14 @@ class Server(uvicorn.Server):
         )
         return protocol
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and wait until connections may come, or the end is asked for."""
+        await super().startup(sockets)
+        waits_for = self._may_accept
+        # uvicorn has no event for its end
+        while waits_for and not (waits_for.is_set() or self.should_exit):  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_S)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer what was accepted; let every connection end with an answer, if it asks at all."""
         await asyncio.gather(*self._beginning)
@@ -73,24 +86,31 @@ class ListeningServer(Server):
 
     Args:
         listener: non-blocking.
+        may_accept: as for `Server`.
     """
 
-    def __init__(self, config: uvicorn.Config, listener: socket.socket) -> None:
-        super().__init__(config)
+    def __init__(
+        self, config: uvicorn.Config, may_accept: asyncio.Event | None, listener: socket.socket
+    ) -> None:
+        super().__init__(config, may_accept)
         self._listener = listener
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept."""
         await super().startup(sockets)
+        if self.should_exit:
+            self._listener.close()
+            return
         self._listener.listen(BACKLOG)
         self._resume()
         log.info("running on %s (Ctrl-C to end)", url_of(self._listener))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept what has connected, and end."""
-        asyncio.get_running_loop().remove_reader(self._listener)
-        self._accept()
-        self._listener.close()
+        if self._listener.fileno() >= 0:  # it has listened
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._accept()
+            self._listener.close()
         await super().shutdown(sockets)
 
     def _resume(self) -> None:

@@ -91,7 +91,9 @@ def _serve_alone(settings: Settings) -> None:
         typer.echo(f"cannot listen on {host} port {port}: {error.strerror}", err=True)
         raise typer.Exit(1) from error
     with suppress(KeyboardInterrupt):  # SIGINT, raised again after draining
-        ListeningServer(uvicorn.Config(create_app(settings), **UVICORN), listener).run(sockets=[])
+        app = create_app(settings)
+        may_accept = app.state.service.may_accept
+        ListeningServer(uvicorn.Config(app, **UVICORN), may_accept, listener).run(sockets=[])
 
 
 def start_logging(settings: Settings, who: str = "") -> None:

@@ -32,8 +32,10 @@ log = logging.getLogger(__name__)
 class _Server(Server):
     """uvicorn, with connections that another process has accepted."""
 
-    def __init__(self, config: uvicorn.Config, channel: socket.socket) -> None:
-        super().__init__(config)
+    def __init__(
+        self, config: uvicorn.Config, may_accept: asyncio.Event | None, channel: socket.socket
+    ) -> None:
+        super().__init__(config, may_accept)
         self._channel = channel
         self._channel.setblocking(False)
         self._taken = 0
@@ -92,7 +94,9 @@ def main(arguments: Sequence[str]) -> None:
     stop_with_0()
     worker = Worker(given.index, given.count, given.run_dir, given.replaces)
     with socket.socket(fileno=given.channel) as channel:
-        server = _Server(uvicorn.Config(create_app(settings, worker), **UVICORN), channel)
+        app = create_app(settings, worker)
+        config = uvicorn.Config(app, **UVICORN)
+        server = _Server(config, app.state.service.may_accept, channel)
         try:
             with suppress(KeyboardInterrupt):  # SIGINT, raised again after draining
                 server.run(sockets=[])

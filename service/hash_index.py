@@ -19,6 +19,7 @@ NO_KEY = np.uint64(0)
 _WAYS = 8
 _LOG_WAYS = np.uint64(3)
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: Knuth, TAOCP 3, section 6.4
+_GATHER = np.uint64(pow(int(_SPREAD), -1, 1 << 64))  # its inverse: undoes the multiplication
 _SIGN = np.uint64(1 << 63)
 
 Keys = npt.NDArray[np.uint64]
@@ -28,6 +29,11 @@ Slots = npt.NDArray[np.int64]
 def spread(numbers: npt.NDArray[np.int64]) -> Keys:
     """A key for each number, all different; that of the smallest int64 is NO_KEY."""
     return (numbers.view(np.uint64) * _SPREAD) ^ _SIGN
+
+
+def gathered(keys: Keys) -> npt.NDArray[np.int64]:
+    """The number of each key that `spread` gave."""
+    return ((keys ^ _SIGN) * _GATHER).view(np.int64)
 
 
 class HashIndex:

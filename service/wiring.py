@@ -24,7 +24,7 @@ from service.lifecycle.bell import Bell
 from service.lifecycle.board import Board
 from service.lifecycle.digests import Digests
 from service.lifecycle.follower import Follower
-from service.lifecycle.gate import Gate
+from service.lifecycle.gate import Gate, refuse_unknown
 from service.lifecycle.registry import Registry
 from service.lifecycle.turn import Turn
 from service.lifecycle.version import LoadedVersion
@@ -64,11 +64,15 @@ class Service:
         self.features.start()
         self.follower.start()
 
+    @property
+    def may_accept(self) -> asyncio.Event | None:
+        """Set once connections may come, where another answers until then; None: at once."""
+        beside = self.worker.replaces or self.settings.reuse_port
+        return self.follower.looked if beside else None
+
     @asynccontextmanager
     async def beside_others(self) -> AsyncIterator[None]:
         """Keep the other workers informed for the length of the block."""
-        if self.worker.replaces or self.settings.reuse_port:
-            await self.follower.looked.wait()  # the port opens afterwards
         announcing = asyncio.create_task(self._announce())
         try:
             yield
@@ -113,6 +117,10 @@ def build(settings: Settings, worker: Worker) -> Service:
         load_rows(bundle, encoder)
         features.prepare(bundle.manifest.feature_set, encoder.layouts)
 
+    async def read_ahead(version: LoadedVersion) -> None:
+        manifest = version.manifest
+        refuse_unknown(*await features.read_ahead(manifest.feature_set, version.encoder.layouts))
+
     def hot_items(version: LoadedVersion) -> Iterator[Candidates]:
         manifest, layouts = version.manifest, version.encoder.layouts
         if not isinstance(manifest.stages, SingleStage):  # which keeps no item tensors
@@ -143,6 +151,7 @@ def build(settings: Settings, worker: Worker) -> Service:
         board,
         Bell(worker),
         Turn(worker),
+        read_ahead,
         hot_items,
     )
     comparer = Comparer(features, metrics)

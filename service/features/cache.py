@@ -217,6 +217,14 @@ class RowCache:
         known = self._kept.found & (self._expires > -np.inf)
         return np.flatnonzero(self._clock.asked & known)
 
+    def ids_of(self, slots: Slots) -> list[str]:
+        """The ids whose rows are in `slots`."""
+        return self._ids.ids_of(slots)
+
+    def ask_for(self, ids: Keys) -> None:
+        """Count as asked for, as far as rows are here."""
+        self._clock.asked[self._ids.find(ids)] = True
+
     def expire(self, ids: list[str]) -> None:
         """Believe rows no longer, nor what is being read of them; they have changed."""
         slots = self._ids.find(ids)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.clock import Slots
-from service.hash_index import ABSENT, NO_KEY, HashIndex, spread
+from service.hash_index import ABSENT, NO_KEY, HashIndex, gathered, spread
 from service.values import Keys
 
 _LARGEST = np.iinfo(np.int64).max
@@ -81,6 +81,12 @@ class IdIndex:
                 if text is not None:
                     del self._slot_of_text[text]
             self._texts[slots] = None
+
+    def ids_of(self, slots: Slots) -> list[str]:
+        """The ids that have `slots`, as texts."""
+        numbers = gathered(self._numbers[slots]).tolist()
+        texts = self._texts[slots].tolist()
+        return [str(n) if text is None else text for n, text in zip(numbers, texts, strict=True)]
 
     def used(self) -> Slots:
         """All slots that an id has."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from bundle.errors import ValueRejected
 from bundle.rows import RowLayout
+from bundle.schema import Entity
 from service.values import MAX_ID_LENGTH, Keys
 
 NAMESPACE = "mr:"
@@ -33,7 +34,12 @@ That an id has no row is believed for as long. In Redis itself rows do not expir
 @lru_cache(256)
 def key_prefix(feature_set: str, layout: RowLayout) -> str:
     """Everything of a row's key but the id; the key is the prefix followed by the id."""
-    return f"{NAMESPACE}{feature_set}:{layout.entity}:{int(layout.digest):016x}:"
+    return f"{entity_prefix(feature_set, layout.entity)}{int(layout.digest):016x}:"
+
+
+def entity_prefix(feature_set: str, entity: Entity) -> str:
+    """What the keys of an entity's rows begin with, whatever their layout."""
+    return f"{NAMESPACE}{feature_set}:{entity}:"
 
 
 def keys_of(prefix: str, ids: Keys) -> list[str]:

@@ -20,7 +20,7 @@ from bundle.rows import RowLayout
 from bundle.schema import Entity
 from service.errors import FeatureStoreUnavailable
 from service.features.cache import CachedRows, Outcome, RowCache
-from service.features.keys import key_prefix, split_key
+from service.features.keys import entity_prefix, key_prefix, split_key
 from service.features.reads import Reads
 from service.features.store import FeatureStore
 from service.features.tasks import end
@@ -34,6 +34,8 @@ _DEADLINE_SHARE = 0.5
 """Most of what a request has left that features may take: the model must have its turn."""
 
 _MOST_HOT = 20_000
+_AHEAD_IDS, _AHEAD_S = 500, 0.5
+"""Rows read ahead at a time, and how long in all: they may be thousands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,43 @@ class FeatureSource:
             assert cache is not None
             found = cache.take(slots[start : start + rows])
             yield Candidates(found.rows, found.content)
+
+    async def read_ahead(
+        self, feature_set: str, layouts: dict[Entity, RowLayout]
+    ) -> tuple[int, int]:
+        """Read the rows, in a layout that is new here, of the items that are asked for most.
+
+        Returns:
+            How many the store was asked for, and how many of them it has; none were where the
+            layout is not new, nothing was asked for yet, or the store does not answer.
+        """
+        cache = self._cache(key_prefix(feature_set, layouts["item"]), layouts["item"])
+        if len(cache.hot()):
+            return 0, 0
+        ids = self._hot_ids(feature_set)
+        asked = known = 0
+        ends = time.monotonic() + _AHEAD_S
+        while asked < len(ids) and time.monotonic() < ends:
+            part = ids[asked : asked + _AHEAD_IDS]
+            try:
+                fetched = await self.fetch(feature_set, layouts, None, part, _AHEAD_S)
+            except FeatureStoreUnavailable:
+                break
+            if fetched.failure:
+                break
+            asked += len(part)
+            known += int(fetched.items.found.sum())
+        self._reads.keep()
+        cache.ask_for(ids[:asked])
+        return asked, known
+
+    def _hot_ids(self, feature_set: str) -> list[str]:
+        """Of the items that are asked for most, whichever the layout of their rows."""
+        ids: dict[str, None] = {}
+        for prefix, cache in list(self._caches.items()):
+            if prefix.startswith(entity_prefix(feature_set, "item")):
+                ids |= dict.fromkeys(cache.ids_of(cache.hot()[:_MOST_HOT]))
+        return list(ids)
 
     def _cache(self, prefix: str, layout: RowLayout) -> RowCache:
         cache = self._caches.get(prefix)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
@@ -50,6 +50,7 @@ class Follower:
         board: told after every look what this worker serves.
         bell: wakes the other workers, and this one.
         turn: when versions are loaded beside requests.
+        read_ahead: has rows read that a version needs; raises Refused where the store lacks them.
         hot_items: the items whose tensors a version is to have before its first request.
 
     Attributes:
@@ -67,7 +68,8 @@ class Follower:
         board: Board,
         bell: Bell,
         turn: Turn,
-        hot_items: Callable[[LoadedVersion], Iterable[Candidates]] = lambda version: (),
+        read_ahead: Callable[[LoadedVersion], Awaitable[None]],
+        hot_items: Callable[[LoadedVersion], Iterable[Candidates]],
     ) -> None:
         self._directory = directory
         self._registry = registry
@@ -78,6 +80,7 @@ class Follower:
         self._board = board
         self._bell = bell
         self._turn = turn
+        self._read_ahead = read_ahead
         self._hot_items = hot_items
         self._plan = Plan(directory, registry)
         self._judge = Judge(directory, board, metrics)
@@ -213,11 +216,11 @@ class Follower:
             async with self._turn.taken() if serving else nullcontext():
                 admit = partial(self._gate.admit, self._directory, model.name, version)
                 loaded = await loop.run_in_executor(self._loader, admit, free, enter)
+                await self._read_ahead(loaded)
                 await keep_items(self._hot_items(loaded), loaded, self._loader)
         except Refused as refusal:
             self._registry.refuse(model, version, refusal.reason, str(refusal))
-            status.formulas = seen[1] if refusal.for_formulas else None
-            status.beside = self._plan.loaded_now() if refusal.for_memory else None
+            self._plan.note(status, refusal, seen[1])
         except Ended as error:
             self._registry.refuse(model, version, "too_slow", str(error))
         except Exception as error:

@@ -5,7 +5,8 @@ verifying  files     every digest is right (bundle/store.py); manifest and direc
 loading    graphs    onnxruntime opens them; inputs and outputs are those promised
            golden    raw rows encoded and scored here give the reference's scores
            formulas  every fusion of the model compiles for this version's tasks and features
-           features  the store can give what it reads
+           features  the store can give what it reads; beside a live version it has the rows
+           of most items that are asked for (docs/decisions/0043)
 warming    runs at several row counts, so that no request pays for a first time; then the
            model's recorded requests, if it has any (warm_up.py)
 """
@@ -41,6 +42,7 @@ from service.values import Candidates, UserSide
 GOLDEN_TOLERANCE = 1e-4
 """Largest |difference| to torch's score, relative above 1: other CPUs sum in another order."""
 
+_LEAST_KNOWN = 0.5
 _WARM_UP_ROWS = (500, 1, 50, 200)
 """The most come first: memory that these take the others find."""
 
@@ -59,6 +61,11 @@ class Refused(Exception):
     def for_memory(self) -> bool:
         """Whether it may be let in once others have gone."""
         return self.reason == "memory_budget"
+
+    @property
+    def for_features(self) -> bool:
+        """Whether it may be let in once the store has others."""
+        return self.reason in ("features_unusable", "features_unknown")
 
     @property
     def for_formulas(self) -> bool:
@@ -194,6 +201,23 @@ def replay(stages: Model, golden: Golden, tasks: tuple[str, ...]) -> None:
             "golden_mismatch",
             f"scores of {task} are {worst:.2g} away from the exporter's, {GOLDEN_TOLERANCE:.0e} "
             "is allowed",
+        )
+
+
+def refuse_unknown(asked: int, known: int) -> None:
+    """See to it that the store knows the features that a version reads.
+
+    Args:
+        asked: rows of its layout that the store was asked for. known: those that it has.
+
+    Raises:
+        Refused: it has less than half of them; most requests would be answered with defaults.
+    """
+    if known < asked * _LEAST_KNOWN:
+        raise Refused(
+            "features_unknown",
+            f"of the {asked:,} items that are asked for most the store has {known:,} rows as this "
+            "version reads them; load them with `multirank features load`",
         )
 
 

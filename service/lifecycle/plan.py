@@ -6,14 +6,19 @@ middle of a swap begins where the deployment file stands.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from bundle.store import versions
 from service.lifecycle.deployment import NEWEST, Deployment, stables_before
 from service.lifecycle.formulas import FUSIONS_DIR
+from service.lifecycle.gate import Refused
 from service.lifecycle.registry import Model, Registry
-from service.lifecycle.version import Fingerprint, fingerprint
+from service.lifecycle.version import Fingerprint, VersionStatus, fingerprint
+
+_AGAIN_S = 30.0
+"""Until a version is judged again that was refused for rows which the store lacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +80,17 @@ class Plan:
         """Changes with a model's formulas."""
         return fingerprint(self._directory / model / FUSIONS_DIR)
 
-    def loaded_now(self) -> frozenset[tuple[str, int]]:
-        """Every loaded version of every model."""
+    def note(self, status: VersionStatus, refusal: Refused, formulas: Fingerprint) -> None:
+        """Note what else than a version's own files it was refused for.
+
+        Args:
+            formulas: those that it was judged by.
+        """
+        status.formulas = formulas if refusal.for_formulas else None
+        status.again = time.monotonic() + _AGAIN_S if refusal.for_features else None
+        status.beside = self._loaded_now() if refusal.for_memory else None
+
+    def _loaded_now(self) -> frozenset[tuple[str, int]]:
         return frozenset((m.name, v) for m in self._registry.models for v in m.loaded)
 
     def bytes_loaded(self) -> int:
@@ -84,9 +98,11 @@ class Plan:
         return sum(v.memory_bytes for m in self._registry.models for v in m.loaded.values())
 
     def refused(self, model: Model, version: int) -> str | None:
-        """Why a version would be refused again, but for want of memory; None if it would not."""
+        """Why a version stays refused, whatever becomes of the others and the store; else None."""
         status = model.statuses.get(version)
-        if status is None or status.beside is not None or not self._was_refused(model, version):
+        if status is None or not self._was_refused(model, version):
+            return None
+        if status.beside is not None or status.again is not None:
             return None
         return status.reason
 
@@ -115,7 +131,9 @@ class Plan:
         status = model.statuses.get(version)
         if status is None or status.state != "refused":
             return False
-        if status.beside is not None and status.beside != self.loaded_now():
+        if status.beside is not None and status.beside != self._loaded_now():
+            return False
+        if status.again is not None and time.monotonic() > status.again:
             return False
         if status.formulas is not None and status.formulas != self.formulas_of(model.name):
             return False

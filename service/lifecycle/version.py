@@ -33,6 +33,7 @@ class VersionStatus:
         files: those that it was judged by; while they are the same, it is not judged again.
         formulas: the formulas, if it was refused for them.
         beside: what was loaded when there was no memory for it.
+        again: when it is judged again, if it was refused for the store's rows; monotonic seconds.
     """
 
     version: int
@@ -41,6 +42,7 @@ class VersionStatus:
     files: Fingerprint = frozenset()
     formulas: Fingerprint | None = None
     beside: frozenset[tuple[str, int]] | None = None
+    again: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

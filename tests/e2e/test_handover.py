@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -17,7 +19,8 @@ import pytest
 
 from tests.conftest import Serve
 from tests.e2e.asking import REQUEST
-from tests.servers import WAIT_S, eventually
+from tests.published import ModelsDirectory
+from tests.servers import WAIT_S, environment, eventually
 
 
 @contextmanager
@@ -92,3 +95,26 @@ def test_a_connection_that_is_kept_is_answered_once_more_and_told_to_go(
     last.read()
     connection.close()
     service.process.wait(WAIT_S)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_instance_that_waits_for_a_deployment_can_be_stopped(
+    models_dir: ModelsDirectory, workers: int
+) -> None:
+    """It never opens its port, as another may have it."""
+    (models_dir.model / "deployment.json").write_text("{")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "multirank", "serve", "--workers", str(workers)],
+        env=environment(models_dir=models_dir.path, reuse_port=True, port=0),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "deployment refused" in line:
+            break
+    process.terminate()
+    _, said = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 0, said
+    assert "killed" not in said
+    assert "cannot accept" not in said

@@ -38,3 +38,5 @@ def test_it_finds_what_a_dictionary_of_texts_would(steps: list[tuple[str, Keys]]
         model.update(zip(map(str, ids), given.tolist(), strict=True))
         model = {each: slot for each, slot in model.items() if slot not in lost}
         assert sorted(index.used().tolist()) == sorted(model.values())
+        used = index.used()
+        assert dict(zip(index.ids_of(used), used.tolist(), strict=True)) == model

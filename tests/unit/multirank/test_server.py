@@ -28,7 +28,7 @@ def test_no_more_files_is_said_once_and_tried_again(
 
     async def connection() -> socket.socket:
         listener = listening_socket("127.0.0.1", 0)
-        serving = server.ListeningServer(uvicorn.Config("none:app"), listener)
+        serving = server.ListeningServer(uvicorn.Config("none:app"), None, listener)
         begun: asyncio.Queue[socket.socket] = asyncio.Queue()
         monkeypatch.setattr(serving, "begin", begun.put_nowait)
         with socket.create_connection(listener.getsockname(), 10), listener:

@@ -90,6 +90,7 @@ class Bench:
             self.board,
             Bell(ALONE),
             Turn(ALONE),
+            _nothing,
             lambda version: self.hot_items,
         )
 
@@ -124,6 +125,10 @@ class Bench:
         return self.metrics.registry.get_sample_value(
             f"multirank_{name}", {"model": "tiny"} | labels
         )
+
+
+async def _nothing(version: LoadedVersion) -> None:
+    """The store has all rows."""
 
 
 OnBench = Callable[[Callable[[Bench], Awaitable[None]]], None]

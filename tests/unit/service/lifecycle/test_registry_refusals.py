@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from service.errors import NoActiveModel
+from service.lifecycle import plan
 from service.lifecycle.gate import Refused
 from tests.unit.service.lifecycle.registry_bench import Bench, OnBench, lease
 from tests.unit.service.scoring.fake_stages import until
@@ -160,4 +161,22 @@ def test_a_broken_link_in_a_version_keeps_nothing_else_from_loading(on_bench: On
         await asyncio.wait_for(bench.until_live(1), 1)
         assert bench.live("a") == 1
 
+    on_bench(test)
+
+
+def test_a_version_whose_rows_the_store_lacks_is_judged_again(
+    on_bench: OnBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(bench: Bench) -> None:
+        bench.publish(1)
+        await bench.until_live(1)
+        bench.gate.refused["tiny", 2] = Refused("features_unknown", "0 of 40")
+        bench.publish(2)
+        await until(lambda: bench.gate.admitted.count(("tiny", 2)) > 2)
+        assert bench.follower.refused("tiny", 2) is None
+        assert bench.live() == 1
+        del bench.gate.refused["tiny", 2]
+        await bench.until_live(2)
+
+    monkeypatch.setattr(plan, "_AGAIN_S", 0.01)
     on_bench(test)
