@@ -150,6 +150,7 @@ def _options(url: str) -> dict[str, Any]:
     """What a URL of one server gives its connections, checked as far as that goes without it."""
     parse: Callable[[str], dict[str, Any]] = cast("Any", parse_url)
     options = parse(url)
+    options.get("host", "").encode("idna")  # or no resolver takes it
     for name in parse_qs(urlsplit(url).query, keep_blank_values=True):
         if not _PARAMETERS.fullmatch(name):
             raise ValueError(f"no parameter {name}; there are {_PARAMETERS.pattern}")
@@ -169,4 +170,5 @@ def _address(node: str, default_port: int) -> Address:
         return node, default_port
     if not host or not port.isdigit() or int(port) not in _PORTS:
         raise ValueError(f"expected host:port, got {node!r}")
-    return host, int(port)
+    host.encode("idna")
+    return host.strip("[]"), int(port)

@@ -31,7 +31,7 @@ def inspect_row(
     """
     layout = feature_set.layout(entity)
     key = feature_set.prefix(entity) + entity_id
-    stored = cast("bytes | None", client.get(key))
+    stored = _stored(client, key)
     decoded = layout.decode([stored])
     about: dict[str, Any] = {"key": key, "state": _state(stored, decoded)}
     if decoded.found[0]:
@@ -48,7 +48,7 @@ def inspect_rows(client: Client, feature_set: FeatureSet, entity: Entity) -> dic
     others = prefix.rpartition(":")[0].rpartition(":")[0]
     keys = list(islice(_scan(client, prefix), _SAMPLE_ROWS))
     rows = sum(1 for _ in _scan(client, prefix)) if len(keys) == _SAMPLE_ROWS else len(keys)
-    stored = [cast("bytes | None", client.get(key)) for key in keys]
+    stored = [_stored(client, key) for key in keys]
     decoded = layout.decode(stored)
     states = [_state(each, decoded, n) for n, each in enumerate(stored)]
     memory = [client.memory_usage(key) or 0 for key in keys]
@@ -70,6 +70,11 @@ def inspect_rows(client: Client, feature_set: FeatureSet, entity: Entity) -> dic
 def _scan(client: Client, prefix: str) -> Iterator[bytes]:
     assert prefix.startswith(NAMESPACE)
     return cast("Iterator[bytes]", client.scan_iter(f"{prefix}*", count=1000))
+
+
+def _stored(client: Client, key: str | bytes) -> bytes | None:
+    (found,) = cast("list[bytes | None]", client.mget([key]))  # as the service: a list is no row
+    return found
 
 
 def _state(stored: bytes | None, decoded: Decoded, row: int = 0) -> str:

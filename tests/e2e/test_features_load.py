@@ -204,18 +204,19 @@ def test_looking_at_rows(redis_server: Redis, films: Path, tmp_path: Path) -> No
     with redis_server.client() as client:
         client.set(features.prefix("item") + "3", b"damaged")
         client.set("mr:films:item:0123456789abcdef:3", b"of another layout")
+        client.lpush(features.prefix("item") + "a list", "of another type")
 
     got = json.loads(run(redis_server.url, "get", "item", 4, "--schema", films).stdout)
     assert (got["state"], got["features"]["price"]) == ("found", 2.0)
     assert len(got["features"]["genres"]) == 2
-    for film, state in ((3, "corrupt"), (77, "not_found")):
+    for film, state in ((3, "corrupt"), (77, "not_found"), ("a list", "not_found")):
         done = run(redis_server.url, "get", "item", film, "--schema", films, rc=1)
         assert json.loads(done.stdout)["state"] == state
     users, items = run(redis_server.url, "stats", "--schema", films).stdout.splitlines()
     assert json.loads(users)["rows"] == 0
     found = json.loads(items)
-    assert (found["rows"], found["rows_of_other_layouts"]) == (5, 1)
-    assert found["sampled"] == {"corrupt": 1, "found": 4}
+    assert (found["rows"], found["rows_of_other_layouts"]) == (6, 1)
+    assert found["sampled"] == {"corrupt": 1, "found": 4, "not_found": 1}
     assert found["bytes_in_redis"] > 5 * found["row_bytes"]
 
 

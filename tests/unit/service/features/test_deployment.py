@@ -20,6 +20,7 @@ from service.features.deployment import DeploymentInvalid, parse_deployment
         ("redis+sentinel://a/feed", "sentinel", (("a", 26379),), "feed"),
         ("rediss+sentinel://u:p@a:1,b:2/feed/3", "sentinel", (("a", 1), ("b", 2)), "feed"),
         ("redis+cluster://a:1,b", "cluster", (("a", 1), ("b", 6379)), ""),
+        ("redis+cluster://[::1]:1", "cluster", (("::1", 1),), ""),
         ("rediss+cluster://:p@a:1?ssl_cert_reqs=none", "cluster", (("a", 1),), ""),
     ],
 )
@@ -53,6 +54,8 @@ def test_login_database_and_tls_reach_the_connections(tmp_path: Path) -> None:
         ("redis://h/0/1", r"expected redis://.*db is a number"),
         ("redis://h:port/0", r"expected redis://.*:port"),
         ("redis://h:99999/0", "out of range"),
+        (f"redis://{'h' * 64}/0", "label"),
+        (f"redis+cluster://{'h' * 64}:1", "label"),
         ("redis://:secret#@h/0", "%23"),
         ("redis://:/secret@h/0", "%2F"),
         ("redis://h/0?protocol=3", "no parameter protocol; there are db"),
