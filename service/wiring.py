@@ -115,16 +115,16 @@ def build(settings: Settings, worker: Worker) -> Service:
 
     def load_features(bundle: Bundle, encoder: Encoder) -> None:
         load_rows(bundle, encoder)
-        features.prepare(bundle.manifest.feature_set, encoder.layouts)
+        features.caches.prepare(bundle.manifest.feature_set, encoder.layouts)
 
     async def read_ahead(version: LoadedVersion) -> None:
         manifest = version.manifest
         refuse_unknown(*await features.read_ahead(manifest.feature_set, version.encoder.layouts))
 
     def hot_items(version: LoadedVersion) -> Iterator[Candidates]:
-        manifest, layouts = version.manifest, version.encoder.layouts
+        manifest, layout = version.manifest, version.encoder.layouts["item"]
         if not isinstance(manifest.stages, SingleStage):  # which keeps no item tensors
-            yield from features.hot_items(manifest.feature_set, layouts, settings.row_budget)
+            yield from features.caches.hot_items(manifest.feature_set, layout, settings.row_budget)
 
     digests = Digests(worker)
     runs = Runs(max(RUN_S, settings.timeout_ms / 1000))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,21 +19,21 @@ import numpy as np
 from bundle.rows import RowLayout
 from bundle.schema import Entity
 from service.errors import FeatureStoreUnavailable
-from service.features.cache import CachedRows, Outcome, RowCache
-from service.features.keys import entity_prefix, key_prefix, split_key
+from service.features.cache import CachedRows, Outcome
+from service.features.caches import STORED, RowCaches
+from service.features.keys import key_prefix
 from service.features.reads import Reads
 from service.features.store import FeatureStore
 from service.features.tasks import end
 from service.features.wanted import Wanted
 from service.metrics import Metrics
-from service.values import Candidates, Keys
+from service.values import Keys
 
 OnFailure = Literal["defaults", "error"]
 
 _DEADLINE_SHARE = 0.5
 """Most of what a request has left that features may take: the model must have its turn."""
 
-_MOST_HOT = 20_000
 _AHEAD_IDS, _AHEAD_S = 500, 0.5
 """Rows read ahead at a time, and how long in all: they may be thousands."""
 
@@ -66,6 +66,9 @@ class FeatureSource:
         cache_bytes: budget of the in-process tier, for each entity of each layout.
         ttl_s: how long a row is believed while the store reports changes, seconds.
         stale_s: how long after it was read a row may serve while the store fails, seconds.
+
+    Attributes:
+        caches: the rows in process.
     """
 
     def __init__(
@@ -81,15 +84,13 @@ class FeatureSource:
         self.store = store
         self._timeout_s = timeout_s
         self._on_failure = on_failure
-        self._cache_bytes = cache_bytes
         self._stale_s = stale_s
         self._metrics = metrics
-        self._caches: dict[str, RowCache] = {}
+        self.caches = RowCaches(cache_bytes)
         self._generation = store.generation
         self._reads = Reads(store, ttl_s, timeout_s, metrics)
         self._following: asyncio.Task[None] | None = None
-        stored: tuple[Entity, Entity] = ("user", "item")
-        self._cached = {each: metrics.feature_rows.labels(each, "cached") for each in stored}
+        self._cached = {each: metrics.feature_rows.labels(each, "cached") for each in STORED}
 
     def start(self) -> None:
         """Begin to follow the store's changes."""
@@ -118,8 +119,7 @@ class FeatureSource:
             self._generation = self.store.generation
             self._metrics.feature_changes_reported.set(self.store.tracked)
             self._reads.all_changed()
-            for cache in self._caches.values():
-                cache.expire_all()
+            self.caches.expire_all()
         self._reads.keep()
         user_ids = None if user_id is None else [user_id]
         user = self._look_up(feature_set, layouts["user"], user_ids)
@@ -141,26 +141,6 @@ class FeatureSource:
             reasons.extend(_outcomes("item", item.rows))
         return Fetched(user.rows, item.rows, reason, reasons, stale)
 
-    def prepare(self, feature_set: str, layouts: dict[Entity, RowLayout]) -> None:
-        """Make room for a version's rows before its first request; from any thread."""
-        for entity in self._cached:
-            self._cache(key_prefix(feature_set, layouts[entity]), layouts[entity])
-
-    def hot_items(
-        self, feature_set: str, layouts: dict[Entity, RowLayout], rows: int
-    ) -> Iterator[Candidates]:
-        """The items that are asked for most, as far as rows of this layout are in process.
-
-        Args:
-            rows: most rows of one part.
-        """
-        cache = self._caches.get(key_prefix(feature_set, layouts["item"]))
-        slots = np.zeros(0, np.int64) if cache is None else cache.hot()[:_MOST_HOT]
-        for start in range(0, len(slots), rows):
-            assert cache is not None
-            found = cache.take(slots[start : start + rows])
-            yield Candidates(found.rows, found.content)
-
     async def read_ahead(
         self, feature_set: str, layouts: dict[Entity, RowLayout]
     ) -> tuple[int, int]:
@@ -170,10 +150,11 @@ class FeatureSource:
             How many the store was asked for, and how many of them it has; none were where the
             layout is not new, nothing was asked for yet, or the store does not answer.
         """
-        cache = self._cache(key_prefix(feature_set, layouts["item"]), layouts["item"])
+        layout = layouts["item"]
+        cache = self.caches.of(key_prefix(feature_set, layout), layout)
         if len(cache.hot()):
             return 0, 0
-        ids = self._hot_ids(feature_set)
+        ids = self.caches.hot_ids(feature_set)
         asked = known = 0
         ends = time.monotonic() + _AHEAD_S
         while asked < len(ids) and time.monotonic() < ends:
@@ -190,23 +171,9 @@ class FeatureSource:
         cache.ask_for(ids[:asked])
         return asked, known
 
-    def _hot_ids(self, feature_set: str) -> list[str]:
-        """Of the items that are asked for most, whichever the layout of their rows."""
-        ids: dict[str, None] = {}
-        for prefix, cache in list(self._caches.items()):
-            if prefix.startswith(entity_prefix(feature_set, "item")):
-                ids |= dict.fromkeys(cache.ids_of(cache.hot()[:_MOST_HOT]))
-        return list(ids)
-
-    def _cache(self, prefix: str, layout: RowLayout) -> RowCache:
-        cache = self._caches.get(prefix)
-        if cache is None:
-            cache = self._caches.setdefault(prefix, RowCache(layout, self._cache_bytes))
-        return cache
-
     def _look_up(self, feature_set: str, layout: RowLayout, ids: Keys | None) -> Wanted:
         prefix = key_prefix(feature_set, layout)
-        wanted = Wanted(self._cache(prefix, layout), prefix, ids, time.monotonic())
+        wanted = Wanted(self.caches.of(prefix, layout), prefix, ids, time.monotonic())
         self._cached[layout.entity].inc(wanted.cached)
         return wanted
 
@@ -238,13 +205,7 @@ class FeatureSource:
 
     def _changed(self, keys: Iterable[str]) -> None:
         self._reads.keep()
-        of_prefix: dict[str, list[str]] = {}
-        for key in keys:
-            prefix, entity_id = split_key(key)
-            if prefix in self._caches:
-                of_prefix.setdefault(prefix, []).append(entity_id)
-        for prefix, ids in of_prefix.items():
-            self._caches[prefix].expire(ids)
+        self.caches.expire(keys)
 
     async def close(self) -> None:
         """Stop following, let reads end, then close the store."""

@@ -33,7 +33,7 @@ def test_what_the_store_has_is_there_and_hot() -> None:
         await asked_for(bench)
         bench.store.rows |= new_row("a")
         assert await bench.source.read_ahead(FEATURE_SET, NEW) == (2, 1)
-        (hot,) = bench.source.hot_items(FEATURE_SET, NEW, 100)
+        (hot,) = bench.source.caches.hot_items(FEATURE_SET, NEW["item"], 100)
         assert len(hot) == 1
         reads = len(bench.store.reads)
         fetched = await bench.source.fetch(FEATURE_SET, NEW, None, ["a"], 1.0)
