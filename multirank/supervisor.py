@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -23,6 +22,7 @@ from pathlib import Path
 from prometheus_client.multiprocess import mark_process_dead
 
 from multirank.port import Line, Port, listening_socket
+from multirank.run_directory import run_directory
 from service.settings import PREFIX, Settings
 from service.worker import Worker
 
@@ -56,8 +56,8 @@ def supervise(
     except OSError as error:
         raise CannotStart(f"cannot listen on {host} port {port}: {error.strerror}") from error
     url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-    with listener, tempfile.TemporaryDirectory(prefix="multirank-run-", dir=_memory()) as run_dir:
-        asyncio.run(_run(listener, url, count, Path(run_dir), _environment(options), drain_s))
+    with listener, run_directory() as run_dir:
+        asyncio.run(_run(listener, url, count, run_dir, _environment(options), drain_s))
 
 
 async def _run(
@@ -69,11 +69,6 @@ async def _run(
     drain_s: float,
 ) -> None:
     await _Supervisor(Port(listener), count, run_dir, environment, drain_s).run(url)
-
-
-def _memory() -> str | None:
-    """Metrics are written at every request: into memory, where the system has such a directory."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 def _environment(options: Mapping[str, object]) -> dict[str, str]:
