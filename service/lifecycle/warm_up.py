@@ -28,7 +28,7 @@ WARM_UP_FILE = "warm_up.parquet"
 _MOST_REQUESTS = 1000
 _MOST_S = 10.0
 """A version must not take minutes to come, however long the file and however slow the version."""
-_HOT_ITEMS_S = 0.5
+_HOT_ITEMS_S = 0.35
 """A busy machine takes long over them. The version then goes live; requests compute the others."""
 
 
