@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -15,28 +13,7 @@ from tests.conftest import Serve
 from tests.e2e.asking import REQUEST
 from tests.published import MODEL, ModelsDirectory
 from tests.servers import Service, eventually
-
-Make = Callable[[Path], object]
-
-
-def bind(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-
-
-def sparse(path: Path) -> None:
-    path.touch()
-    os.truncate(path, 20 << 30)
-
-
-STRANGE: list[tuple[Make, str]] = [
-    (os.mkfifo, "must be a plain file, is a named pipe"),
-    (bind, "must be a plain file, is a socket"),
-    (Path.mkdir, "must be a plain file, is a directory"),
-    (lambda path: path.symlink_to("/dev/zero"), "must be a plain file, is a device"),
-    (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
-    (sparse, "has 21,474,836,480 bytes, at most 4,194,304 are read"),
-]
+from tests.strange_files import STRANGE
 
 
 def put_away(path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,31 +9,9 @@ import pytest
 
 from service import files
 from service.files import locked, read_plain
+from tests.strange_files import STRANGE, Make
 
-
-def bind(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-
-
-def sparse(path: Path) -> None:
-    path.touch()
-    os.truncate(path, 20 << 30)
-
-
-def to_itself(path: Path) -> None:
-    path.symlink_to(path)
-
-
-NO_FILES: list[tuple[Callable[[Path], object], str]] = [
-    (os.mkfifo, "must be a plain file, is a named pipe"),
-    (bind, "must be a plain file, is a socket"),
-    (Path.mkdir, "must be a plain file, is a directory"),
-    (lambda path: path.symlink_to("/dev/zero"), "must be a plain file, is a device"),
-    (to_itself, "Too many levels of symbolic links"),
-    (sparse, "has 21,474,836,480 bytes, at most 4,194,304 are read"),
-    (lambda path: None, "No such file"),
-]
+NO_FILES: list[tuple[Make, str]] = [*STRANGE, (lambda path: None, "No such file")]
 
 
 @pytest.mark.parametrize(("make", "says"), NO_FILES)
