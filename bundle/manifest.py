@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -49,13 +49,35 @@ class Task(_Strict):
     description: str = ""
 
 
+class Part(_Strict):
+    """Some columns of the first layer: the tensor of the joint graph that has them, [N, width].
+
+    Attributes:
+        relu: whether it has them rectified, max(x, 0).
+    """
+
+    tensor: Annotated[str, Field(min_length=1)]
+    width: Annotated[int, Field(ge=1)]
+    relu: bool
+
+
 class Stage(_Strict):
-    """One ONNX graph: its file, and the names of the inputs and the output it has."""
+    """One ONNX graph: its file, and the names of the inputs and the output it has.
+
+    Attributes:
+        first_layer: of the joint stage alone: parts of user_tensor[user_row] + item_tensor, one
+            beside the other, from which all scores follow. Who computes them (`first_layer.py`)
+            may leave out what comes before them in the graph.
+    """
 
     file: FileName
     inputs: tuple[str, ...]
     output: str
     output_width: Annotated[int, Field(ge=1)]
+    first_layer: Annotated[
+        tuple[Part, ...],
+        Field(exclude_if=lambda parts: not parts),  # bundles were written before it was known
+    ] = ()
 
 
 class Stages(_Strict):
@@ -69,6 +91,18 @@ class Stages(_Strict):
     user: Stage
     item: Stage
     joint: Stage
+
+    @model_validator(mode="after")
+    def _as_wide_as_the_first_layer(self) -> Self:
+        if self.user.first_layer or self.item.first_layer:
+            raise ValueError("first_layer: of the joint stage alone")
+        width = sum(part.width for part in self.joint.first_layer)
+        if width and not width == self.user.output_width == self.item.output_width:
+            raise ValueError(
+                f"joint.first_layer: {width} wide, but user tensors are {self.user.output_width} "
+                f"and item tensors {self.item.output_width}"
+            )
+        return self
 
 
 class SingleStage(_Strict):

@@ -20,6 +20,7 @@ from torch.export import Dim
 from bundle.encoding import Side, side_layout
 from bundle.manifest import SingleStage, Stage, Stages
 from bundle.schema import FeatureSchema
+from model_export.first_layer import first_layer
 from model_export.models.base import MultiTaskModel
 from model_export.stages import Network, OneStage, ThreeStages
 from model_export.tables import LARGE_BYTES, TableFile, tables_of
@@ -52,17 +53,19 @@ def export_stages(model: Network, schema: FeatureSchema, directory: Path) -> Sta
     users, rows = Dim("users"), Dim("rows")
     with torch.inference_mode():
         scores = model.joint_stage(user_tensor, joint_items, user_row)
-    export_graph(
+    inputs = {"user_tensor": user_tensor, "item_tensor": joint_items, "user_row": user_row}
+    joint = export_graph(
         _JointGraph(model),
-        {"user_tensor": user_tensor, "item_tensor": joint_items, "user_row": user_row},
+        inputs,
         {"user_tensor": {0: users}, "item_tensor": {0: rows}, "user_row": {0: rows}},
         "task_scores",
         directory / "joint.onnx",
     )
+    stage = _stage("joint", tuple(inputs), "task_scores", scores)
     return Stages(
         user=_stage("user", user_inputs, "user_tensor", user_tensor),
         item=_stage("item", item_inputs, "item_tensor", item_tensor),
-        joint=_stage("joint", ("user_tensor", "item_tensor", "user_row"), "task_scores", scores),
+        joint=stage.model_copy(update={"first_layer": first_layer(joint)}),
     )
 
 
@@ -177,7 +180,7 @@ def export_graph(
     output: str,
     path: Path,
     change: Callable[[ir.Graph], None] | None = None,
-) -> None:
+) -> ir.Graph:
     """Write a network as one ONNX graph.
 
     Args:
@@ -201,6 +204,7 @@ def export_graph(
         change(program.model.graph)
     ir.save(program.model, path)
     onnx.checker.check_model(str(path), full_check=True)
+    return program.model.graph
 
 
 def _stage(name: str, inputs: tuple[str, ...], output: str, tensor: torch.Tensor) -> Stage:

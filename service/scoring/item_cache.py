@@ -38,17 +38,31 @@ class ItemTensors(Protocol):
         """float32 [n, P], good until the next slice is taken."""
 
 
+Places = npt.NDArray[np.int64]
+
+
+def located(tensors: ItemTensors, rows: slice) -> tuple[Tensor, Places]:
+    """Where the tensors of n rows lie: an array [I, P], and for each row its place there."""
+    if isinstance(tensors, _Cached):
+        return tensors.located(rows)
+    found = tensors[rows]
+    return found, np.arange(len(found))
+
+
 class ItemCache:
     """A bounded map from content hash to item tensor.
 
     Args:
         capacity_bytes: budget for the tensors; less than one tensor turns the cache off.
         width: numbers in a tensor, P.
+
+    Attributes:
+        tensors: float32 [slots, P].
     """
 
     def __init__(self, model: str, capacity_bytes: int, width: int, metrics: Metrics) -> None:
         slots = capacity_bytes // (4 * width)
-        self._tensors = np.empty((slots, width), np.float32)  # memory comes as slots are filled
+        self.tensors = np.empty((slots, width), np.float32)  # memory comes as slots are filled
         self._contents = np.zeros(slots, np.uint64)
         self._clock = Clock(slots)
         self._index = HashIndex(slots)
@@ -92,7 +106,7 @@ class ItemCache:
         if len(self._gathered) < len(slots):
             self._gathered = np.empty((len(slots), self._gathered.shape[1]), np.float32)
         copied = self._gathered[: len(slots)]
-        return np.take(self._tensors, slots, axis=0, out=copied, mode="wrap")
+        return np.take(self.tensors, slots, axis=0, out=copied, mode="wrap")
 
     def _compute(
         self,
@@ -124,14 +138,14 @@ class ItemCache:
         evicted = self._contents[slots]
         evicted = evicted[evicted != UNCACHED]
         self._index.remove(evicted)
-        self._tensors[slots] = tensors[rows]
+        self.tensors[slots] = tensors[rows]
         self._contents[slots] = contents
         displaced = self._index.put(contents, slots)
         self._contents[displaced] = UNCACHED
         self._clock.asked[displaced] = False
         self._kept += len(contents) - len(evicted) - len(displaced)
         self._evictions.inc(len(evicted) + len(displaced))
-        self._bytes.set(self._kept * self._tensors.shape[1] * 4)
+        self._bytes.set(self._kept * self.tensors.shape[1] * 4)
 
 
 class _Cached:
@@ -151,6 +165,13 @@ class _Cached:
 
     def __len__(self) -> int:
         return len(self._slots)
+
+    def located(self, rows: slice) -> tuple[Tensor, Places]:
+        """See `located`."""
+        if not len(self._absent):
+            return self._cache.tensors, self._slots[rows]
+        found = self[rows]
+        return found, np.arange(len(found))
 
     def __getitem__(self, rows: slice, /) -> Tensor:
         start, stop, _ = rows.indices(len(self))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,6 +21,7 @@ import onnxruntime as ort
 Array = npt.NDArray[np.generic]
 _Options: TypeAlias = Any  # ort.RunOptions or ort.SessionOptions, which have no types
 
+_WEIGHTS_BESIDE = "session.model_external_initializers_file_folder_path"
 RUN_S = 5.0
 """A run is of a thousand rows or so: one that takes this long would answer nobody in time."""
 _LOADING_S = 60.0
@@ -56,16 +57,25 @@ class Runs:
         for options in list(self._under_way):
             _end(options)
 
-    def open(self, path: Path, options: ort.SessionOptions) -> ort.InferenceSession:
-        """Open a graph.
+    def open(
+        self,
+        path: Path,
+        options: ort.SessionOptions,
+        changed: Callable[[bytes], bytes] | None = None,
+    ) -> ort.InferenceSession:
+        """Open a graph, or what `changed` makes of the file's content.
 
         Raises:
             Ended: it took too long; Exception: whatever onnxruntime raises.
         """
+        source: str | bytes = str(path)
+        if changed is not None:
+            source = changed(path.read_bytes())
+            options.add_session_config_entry(_WEIGHTS_BESIDE, str(path.parent))
         self._begin(options)
         try:
             return ort.InferenceSession(
-                str(path), sess_options=options, providers=["CPUExecutionProvider"]
+                source, sess_options=options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
             self._raise_if_ended(options, f"{path.name}: opening it", self._loading_s, error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -10,7 +12,8 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from bundle.errors import GraphInvalid, GraphMismatch, OperatorUnknown, OpsetUnsupported
-from bundle.manifest import Stage
+from bundle.manifest import Part, Stage
+from service.scoring.graph_cut import cut
 from service.scoring.runs import UNWATCHED, Array, Ended, Runs
 
 
@@ -22,44 +25,42 @@ class Session:
         stage: the names the manifest promises.
         threads: onnxruntime threads inside one run.
         runs: sees to it that they end.
+        first_layer: tensors of the graph that every run is given, instead of computing them.
 
     Raises:
         GraphInvalid: onnxruntime cannot open the file, or it is not as promised; says which.
         Ended: opening it took too long.
     """
 
-    def __init__(self, path: Path, stage: Stage, threads: int, runs: Runs = UNWATCHED) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
+    def __init__(
+        self,
+        path: Path,
+        stage: Stage,
+        threads: int,
+        runs: Runs = UNWATCHED,
+        first_layer: Sequence[Part] = (),
+    ) -> None:
+        self._runs = runs
+        self._session = self._open(path, _options(threads, whole=bool(first_layer)))
+        _check(path, self._session, stage)
+        if first_layer:
+            given = {part.tensor: part.width for part in first_layer}
+            self._session = self._open(path, _options(threads), partial(cut, given=given))
+        self._inputs = tuple(each.name for each in self._session.get_inputs())
+        self._outputs = [stage.output]
+
+    def _open(
+        self,
+        path: Path,
+        options: ort.SessionOptions,
+        changed: Callable[[bytes], bytes] | None = None,
+    ) -> ort.InferenceSession:
         try:
-            self._session = runs.open(path, options)
+            return self._runs.open(path, options, changed)
         except Ended:
             raise
         except Exception as error:  # onnxruntime's own exceptions share no base class
             raise _refusal(path, str(error)) from error
-        inputs = tuple(each.name for each in self._session.get_inputs())
-        outputs = [each.name for each in self._session.get_outputs()]
-        if set(inputs) != set(stage.inputs) or outputs != [stage.output]:
-            raise GraphMismatch(
-                f"{path.name}: has inputs {sorted(inputs)} and outputs {outputs}, the manifest "
-                f"promises {sorted(stage.inputs)} and {[stage.output]}"
-            )
-        for each in (*self._session.get_inputs(), *self._session.get_outputs()):
-            _check_type(path, each)
-        (output,) = self._session.get_outputs()
-        width = output.shape[-1] if output.shape else None
-        if isinstance(width, int) and width != stage.output_width:
-            raise GraphMismatch(
-                f"{path.name}: {output.name} is {width} wide, the manifest promises "
-                f"{stage.output_width}"
-            )
-        self._inputs = inputs
-        self._outputs = outputs
-        self._runs = runs
 
     def run(self, arrays: dict[str, Array]) -> npt.NDArray[np.float32]:
         """Run the graph; arrays it does not read are left out.
@@ -71,6 +72,48 @@ class Session:
         feeds = {name: arrays[name] for name in self._inputs}
         (output,) = self._runs.run(self._session, self._outputs, feeds)
         return cast("npt.NDArray[np.float32]", output)
+
+
+def _options(threads: int, whole: bool = False) -> ort.SessionOptions:
+    """Of a session.
+
+    Args:
+        whole: the graph is opened to be judged, not to be run.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    if whole:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    return options
+
+
+def _check(path: Path, session: ort.InferenceSession, stage: Stage) -> None:
+    """Whether a graph has the inputs and outputs that the manifest promises.
+
+    Raises:
+        GraphMismatch: it has not; says which.
+    """
+    inputs = [each.name for each in session.get_inputs()]
+    outputs = [each.name for each in session.get_outputs()]
+    if set(inputs) != set(stage.inputs) or outputs != [stage.output]:
+        raise GraphMismatch(
+            f"{path.name}: has inputs {sorted(inputs)} and outputs {outputs}, the manifest "
+            f"promises {sorted(stage.inputs)} and {[stage.output]}"
+        )
+    for each in (*session.get_inputs(), *session.get_outputs()):
+        _check_type(path, each)
+    (output,) = session.get_outputs()
+    width = output.shape[-1] if output.shape else None
+    if isinstance(width, int) and width != stage.output_width:
+        raise GraphMismatch(
+            f"{path.name}: {output.name} is {width} wide, the manifest promises "
+            f"{stage.output_width}"
+        )
 
 
 _INTEGERS = {"ids": "tensor(int32)", "user_row": "tensor(int64)"}

@@ -17,6 +17,7 @@ from bundle.manifest import SingleStage, Stages
 from bundle.store import Bundle
 from service.metrics import Metrics
 from service.scoring.item_cache import ItemCache, ItemTensors
+from service.scoring.joint import Joint
 from service.scoring.runs import UNWATCHED, Runs
 from service.scoring.session import Session
 from service.values import Candidates, Scores, UserSide
@@ -24,11 +25,6 @@ from service.values import Candidates, Scores, UserSide
 Tensor = npt.NDArray[np.float32]
 
 _AFRESH_ROWS = 256
-_BLOCK_BYTES = 1 << 20
-"""Item tensors that the joint stage reads at a time, for each thread: what a core keeps close by.
-
-Its layers then find in the second-level cache what the one before has left there.
-"""
 
 
 class Model(ABC):
@@ -111,14 +107,13 @@ class StagedModel(Model):
         runs: Runs,
     ) -> None:
         self._encoder = encoder
-        self._user, self._item, self._joint = (
+        self._user, self._item = (
             Session(bundle.path / stage.file, stage, threads, runs)
-            for stage in (stages.user, stages.item, stages.joint)
+            for stage in (stages.user, stages.item)
         )
-        self._cache = ItemCache(
-            bundle.manifest.model, item_cache_bytes, stages.item.output_width, metrics
-        )
-        self._block_rows = max(threads * _BLOCK_BYTES // (4 * stages.item.output_width), 1)
+        joint, width = stages.joint, stages.item.output_width
+        self._joint = Joint(bundle.path / joint.file, joint, width, threads, runs)
+        self._cache = ItemCache(bundle.manifest.model, item_cache_bytes, width, metrics)
 
     def user(self, users: UserSide) -> Tensor:
         """User tensors float32 [U, P]."""
@@ -142,21 +137,7 @@ class StagedModel(Model):
         self, user_tensor: Tensor, item_tensors: ItemTensors, user_row: npt.NDArray[np.int64]
     ) -> Scores:
         """Task scores float32 [N, T], in blocks of rows."""
-        blocks = (
-            slice(at, at + self._block_rows) for at in range(0, len(user_row), self._block_rows)
-        )
-        return np.concatenate(
-            [
-                self._joint.run(
-                    {
-                        "user_tensor": user_tensor,
-                        "item_tensor": item_tensors[block],
-                        "user_row": user_row[block],
-                    }
-                )
-                for block in blocks
-            ]
-        )
+        return self._joint.scores(user_tensor, item_tensors, user_row)
 
 
 class SingleGraph(Model):

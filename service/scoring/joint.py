@@ -1,0 +1,79 @@
+"""The joint stage of one version: every candidate of its user, in blocks of rows.
+
+A block is as many rows as keep their numbers close to a core: its layers find in the second-level
+cache what the one before has left there (docs/decisions/0041, 0044).
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from bundle.first_layer import FirstLayer
+from bundle.manifest import Stage
+from service.scoring.item_cache import ItemTensors, Tensor, located
+from service.scoring.runs import Array, Runs
+from service.scoring.session import Session
+from service.values import Scores
+
+_BLOCK_BYTES = 1 << 20
+"""Item tensors that a graph reads at a time, for each thread."""
+_FIRST_LAYER_BYTES = 2 << 20
+"""... and those that are added to the user's ahead of it, which leaves the graph half to do."""
+
+Rows = npt.NDArray[np.int64]
+
+
+class Joint:
+    """Runs the joint stage; from any thread.
+
+    Args:
+        path: of its graph. stage: as the manifest has it.
+        width: numbers in an item tensor, P'.
+        threads: onnxruntime threads inside one run.
+        runs: sees to it that they end.
+    """
+
+    def __init__(self, path: Path, stage: Stage, width: int, threads: int, runs: Runs) -> None:
+        self._session = Session(path, stage, threads, runs, stage.first_layer)
+        self._first = FirstLayer(stage.first_layer) if stage.first_layer else None
+        block = _FIRST_LAYER_BYTES if self._first else _BLOCK_BYTES
+        self._width, self._most_rows = width, max(threads * block // (4 * width), 1)
+        self._of_thread = threading.local()
+
+    def scores(self, user_tensor: Tensor, item_tensors: ItemTensors, user_row: Rows) -> Scores:
+        """Task scores float32 [N, T].
+
+        Args:
+            user_tensor: [U, P]. item_tensors: [N, P']. user_row: [N], each in [0, U).
+        """
+        count = max(-(-len(user_row) // self._most_rows), 1)
+        ends = [len(user_row) * number // count for number in range(count + 1)]
+        blocks = [slice(*block) for block in itertools.pairwise(ends)]
+        scores = [
+            self._session.run(self._block(user_tensor, item_tensors, user_row, block))
+            for block in blocks
+        ]
+        return scores[0] if count == 1 else np.concatenate(scores)
+
+    def _block(
+        self, user_tensor: Tensor, item_tensors: ItemTensors, user_row: Rows, block: slice
+    ) -> dict[str, Array]:
+        """What the graph reads for some rows."""
+        if self._first is None:
+            tensors = {"user_tensor": user_tensor, "item_tensor": item_tensors[block]}
+            return {**tensors, "user_row": user_row[block]}
+        items, item_row = located(item_tensors, block)
+        found = self._first.compute(user_tensor, user_row[block], items, item_row, self._out())
+        return dict(found)
+
+    def _out(self) -> Tensor:
+        """Room for a block, the same for every run of a thread."""
+        out: Tensor | None = getattr(self._of_thread, "out", None)
+        if out is None:
+            out = self._of_thread.out = np.empty(self._most_rows * self._width, np.float32)
+        return out
