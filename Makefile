@@ -15,7 +15,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 install: $(VENV)/.installed ## make .venv with everything pinned in constraints.txt
-$(VENV)/.installed: pyproject.toml constraints.txt setup.py bundle/first_layer.c
+$(VENV)/.installed: pyproject.toml constraints.txt setup.py service/native.c
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 -c constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[train,dev]' -c constraints.txt
@@ -88,4 +88,4 @@ format: install ## rewrite the code as `lint` wants it
 	$(BIN)/ruff format .
 
 clean: ## remove what the targets made, the environment included
-	rm -rf $(VENV) $(MODELS) runs .data .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info bundle/*.so
+	rm -rf $(VENV) $(MODELS) runs .data .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info service/*.so

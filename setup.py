@@ -1,6 +1,6 @@
-"""What pyproject.toml cannot say: the one C function is compiled by zig, which comes as a wheel.
+"""What pyproject.toml cannot say: the loops in C are compiled by zig, which comes as a wheel.
 
-No compiler and no header of Python's is needed: the function is called through ctypes.
+No compiler and no header of Python's is needed: they are called through ctypes.
 """
 
 import os
@@ -33,5 +33,5 @@ class BuildWithZig(build_ext):
 
 setup(
     cmdclass={"build_ext": BuildWithZig},
-    ext_modules=[Extension("bundle._first_layer", ["bundle/first_layer.c"])],
+    ext_modules=[Extension("service._native", ["service/native.c"])],
 )

@@ -66,8 +66,8 @@ class Stage(_Strict):
 
     Attributes:
         first_layer: of the joint stage alone: parts of user_tensor[user_row] + item_tensor, one
-            beside the other, from which all scores follow. Who computes them (`first_layer.py`)
-            may leave out what comes before them in the graph.
+            beside the other, from which all scores follow. Who computes them may leave out what
+            comes before them in the graph.
     """
 
     file: FileName

@@ -1,7 +1,7 @@
 """An index of 64-bit keys that finds a whole column of them at once.
 
 Keys lie in buckets of eight, 64 bytes each: one line of the processor's cache. A column is found in
-seven numpy calls whatever its length; a dictionary costs a walk through cold memory for each key.
+one call, which asks the memory for all buckets at once; a dictionary would walk to each in turn.
 A key's first bits say which bucket is its own, so keys must be hashes, or be spread like hashes.
 """
 
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+
+from service.native import find
 
 ABSENT = -1
 """The slot of a key that is not in the index."""
@@ -55,14 +57,7 @@ class HashIndex:
 
     def find(self, keys: Keys) -> Slots:
         """The slots of `keys`, int64 [N]; ABSENT where there is none."""
-        buckets = keys >> self._shift
-        rows, ways = (self._keys.take(buckets, axis=0) == keys[:, np.newaxis]).nonzero()
-        if len(rows) == len(keys) and keys.all():
-            found: Slots = self._flat_slots.take((buckets << _LOG_WAYS).view(np.int64) + ways)
-            return found
-        slots: Slots = np.full(len(keys), ABSENT)
-        slots[rows] = self._flat_slots.take((buckets[rows] << _LOG_WAYS).view(np.int64) + ways)
-        return slots  # a place without a key has ABSENT for a slot
+        return find(np.ascontiguousarray(keys), self._keys, self._flat_slots, int(self._shift))
 
     def put(self, keys: Keys, slots: Slots) -> Slots:
         """Add distinct keys that are not there; the slots of those that gave way for them."""

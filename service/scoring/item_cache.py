@@ -20,6 +20,7 @@ import numpy.typing as npt
 from service.clock import Clock
 from service.hash_index import ABSENT, HashIndex
 from service.metrics import Metrics
+from service.native import copy_rows
 
 Tensor = npt.NDArray[np.float32]
 UNCACHED = 0
@@ -138,7 +139,7 @@ class ItemCache:
         evicted = self._contents[slots]
         evicted = evicted[evicted != UNCACHED]
         self._index.remove(evicted)
-        self.tensors[slots] = tensors[rows]
+        copy_rows(tensors, rows, self.tensors, slots)
         self._contents[slots] = contents
         displaced = self._index.put(contents, slots)
         self._contents[displaced] = UNCACHED

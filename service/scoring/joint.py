@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bundle.first_layer import FirstLayer
 from bundle.manifest import Stage
+from service.scoring.first_layer import FirstLayer
 from service.scoring.item_cache import ItemTensors, Tensor, located
 from service.scoring.runs import Array, Runs
 from service.scoring.session import Session
