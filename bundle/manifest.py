@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -91,18 +91,6 @@ class Stages(_Strict):
     user: Stage
     item: Stage
     joint: Stage
-
-    @model_validator(mode="after")
-    def _as_wide_as_the_first_layer(self) -> Self:
-        if self.user.first_layer or self.item.first_layer:
-            raise ValueError("first_layer: of the joint stage alone")
-        width = sum(part.width for part in self.joint.first_layer)
-        if width and not width == self.user.output_width == self.item.output_width:
-            raise ValueError(
-                f"joint.first_layer: {width} wide, but user tensors are {self.user.output_width} "
-                f"and item tensors {self.item.output_width}"
-            )
-        return self
 
 
 class SingleStage(_Strict):

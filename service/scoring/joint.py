@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from bundle.errors import GraphMismatch
 from bundle.manifest import Stage
 from service.scoring.first_layer import FirstLayer
 from service.scoring.item_cache import ItemTensors, Tensor, located
@@ -36,11 +37,20 @@ class Joint:
         width: numbers in an item tensor, P'.
         threads: onnxruntime threads inside one run.
         runs: sees to it that they end.
+
+    Raises:
+        GraphInvalid: onnxruntime cannot open the graph, or it is not as the manifest has it.
+        Ended: opening it took too long.
     """
 
     def __init__(self, path: Path, stage: Stage, width: int, threads: int, runs: Runs) -> None:
         self._session = Session(path, stage, threads, runs, stage.first_layer)
         self._first = FirstLayer(stage.first_layer) if stage.first_layer else None
+        if self._first and self._first.width != width:
+            raise GraphMismatch(
+                f"{path.name}: the parts of its first layer are {self._first.width} wide, item "
+                f"tensors {width}"
+            )
         block = _FIRST_LAYER_BYTES if self._first else _BLOCK_BYTES
         self._width, self._most_rows = width, max(threads * block // (4 * width), 1)
         self._of_thread = threading.local()

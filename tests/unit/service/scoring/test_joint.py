@@ -90,6 +90,11 @@ def test_its_inputs_must_be_those_promised(graph: Path) -> None:
         Joint(graph, promised, WIDTH, 1, UNWATCHED)
 
 
+def test_its_parts_must_be_as_wide_as_the_tensors(graph: Path) -> None:
+    with pytest.raises(GraphMismatch, match="first layer are 7 wide, item tensors 8"):
+        Joint(graph, STAGE, WIDTH + 1, 1, UNWATCHED)
+
+
 @pytest.mark.parametrize(
     "parts",
     [
