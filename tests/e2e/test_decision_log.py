@@ -134,7 +134,7 @@ def test_a_kill_loses_no_more_than_the_tail(
     }
     service = serve(models_dir.path, **settings)
     ask_all(service, models_dir.expected(1))
-    eventually(lambda: log.is_dir() and len(everything(log)) == 12)
+    eventually(lambda: any(log.rglob("*.open")) and len(everything(log)) == 12)
     service.process.kill()
     service.killed()
 
@@ -162,7 +162,7 @@ def test_each_worker_has_files_of_its_own(
             client = connections.enter_context(httpx.Client(base_url=service.url, timeout=WAIT_S))
             for _ in range(3):
                 assert client.post("/rank", json=body).status_code == 200
-    eventually(lambda: log.is_dir() and len(everything(log)) == 12)
+    eventually(lambda: any(log.rglob("*.open")) and len(everything(log)) == 12)
     files = {re.findall(r"-w(\d)-(\d+)", path.name)[0]: path for path in files_of(log)}
     assert {worker for worker, _ in files} == {"0", "1"}
 
