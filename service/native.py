@@ -1,5 +1,5 @@
-"""Loops over memory in C, `native.c`, which `pip install` compiles. They let go of the
-interpreter's lock, and no argument makes them touch memory that is not theirs.
+"""Loops over memory in C, `native.c`, which `pip install` compiles. No argument makes them touch
+memory that is not theirs.
 """
 
 from __future__ import annotations
@@ -18,25 +18,26 @@ Places = npt.NDArray[np.int64]
 _LIBRARY = Path(__file__).with_name(f"_native{sysconfig.get_config_var('EXT_SUFFIX')}")
 
 
-def _load() -> ctypes.CDLL:
+def _function(name: str, arguments: str, lets_go: bool) -> Any:
+    """A function of the library.
+
+    Args:
+        arguments: p stands for an address, n for a number.
+        lets_go: of the interpreter's lock, while it runs.
+    """
+    kinds = {"p": ctypes.c_void_p, "n": ctypes.c_int64}
     try:
-        return ctypes.CDLL(str(_LIBRARY))
+        library = (ctypes.CDLL if lets_go else ctypes.PyDLL)(str(_LIBRARY))
     except OSError as error:
         raise ImportError(f"{_LIBRARY.name} is compiled by `pip install`: {error}") from error
-
-
-def _function(name: str, arguments: str) -> Any:
-    """A function of the library; p stands for an address, n for a number."""
-    kinds = {"p": ctypes.c_void_p, "n": ctypes.c_int64}
-    function = getattr(_library, name)
+    function = getattr(library, name)
     function.argtypes, function.restype = [kinds[each] for each in arguments], ctypes.c_int64
     return function
 
 
-_library = _load()
-_first_layer = _function("first_layer", "pnppnpnppnp")
-_copy_rows = _function("copy_rows", "pnppnpnn")
-_find = _function("find", "pnppnp")
+_first_layer = _function("first_layer", "pnppnpnppnp", lets_go=True)
+_copy_rows = _function("copy_rows", "pnppnpnn", lets_go=True)
+_find = _function("find", "pnppnp", lets_go=False)  # to get it back would take longer
 
 
 def first_layer(
