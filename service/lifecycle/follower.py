@@ -247,6 +247,7 @@ class Follower:
 
     def release(self, closed: LoadedVersion) -> None:
         """Let go of a version's memory, on the loading thread, once nothing refers to it."""
-        task = asyncio.get_running_loop().create_task(memory.let_go([closed], self._loader))
+        letting_go = memory.let_go([closed], self._gate.tensors, self._loader)
+        task = asyncio.get_running_loop().create_task(letting_go)
         self._releasing.add(task)
         task.add_done_callback(self._releasing.discard)

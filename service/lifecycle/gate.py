@@ -37,6 +37,7 @@ from service.scoring.batcher import Batcher
 from service.scoring.item_cache import UNCACHED
 from service.scoring.runs import Ended, Runs
 from service.scoring.stages import Model, open_model
+from service.scoring.tensor_memory import TensorMemory
 from service.values import Candidates, UserSide
 
 GOLDEN_TOLERANCE = 1e-4
@@ -85,6 +86,7 @@ class Gate:
         row_budget, queue_rows: as in `Batcher`.
         item_cache_bytes: budget of each version's item tensors.
         runs: ends what does not end by itself.
+        tensors: memory that the versions hand each other.
     """
 
     digest: Digest
@@ -96,6 +98,7 @@ class Gate:
     item_cache_bytes: int
     metrics: Metrics
     runs: Runs
+    tensors: TensorMemory = field(default_factory=TensorMemory, init=False)
     _encoders: WeakValueDictionary[tuple[str, str], Encoder] = field(
         default_factory=WeakValueDictionary, init=False
     )
@@ -133,7 +136,13 @@ class Gate:
             encoder = self._encoder(bundle)
             golden = bundle.golden()
             stages = open_model(
-                bundle, encoder, self.threads, self.item_cache_bytes, self.metrics, self.runs
+                bundle,
+                encoder,
+                self.threads,
+                self.item_cache_bytes,
+                self.metrics,
+                self.runs,
+                self.tensors,
             )
         except BundleError as error:
             raise Refused(error.code, str(error)) from error

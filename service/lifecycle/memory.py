@@ -9,12 +9,15 @@ from concurrent.futures import Executor
 from bundle.manifest import GOLDEN_FILE, SingleStage
 from bundle.store import Bundle
 from service.lifecycle.version import LoadedVersion
+from service.scoring.tensor_memory import TensorMemory
 
 _COPIES = 2
 """onnxruntime keeps the weights of a graph, and those of matrix products once more, packed; a
 vocabulary is kept as it came and sorted."""
 _LETTING_GO_S = 0.2
 """After a version has closed: by then nothing of its last request is left that holds it."""
+_NEXT_VERSION_S = 60.0
+"""A version that does not last, or a canary's successor, is swapped back or forth within it."""
 
 
 def estimate_bytes(bundle: Bundle, item_cache_bytes: int) -> int:
@@ -29,10 +32,17 @@ def estimate_bytes(bundle: Bundle, item_cache_bytes: int) -> int:
     return _COPIES * kept + cached
 
 
-async def let_go(closed: list[LoadedVersion], on: Executor) -> None:
-    """Let go of versions that have closed, on a thread, once nothing else refers to them."""
+async def let_go(closed: list[LoadedVersion], tensors: TensorMemory, on: Executor) -> None:
+    """Let go of versions that have closed, on a thread, once nothing else refers to them.
+
+    Args:
+        tensors: where their item tensors lay; that much stays for a while, for the next version.
+    """
+    loop = asyncio.get_running_loop()
     await asyncio.sleep(_LETTING_GO_S)
-    await asyncio.get_running_loop().run_in_executor(on, _drop, closed)
+    await loop.run_in_executor(on, _drop, closed)
+    await asyncio.sleep(_NEXT_VERSION_S)
+    await loop.run_in_executor(on, tensors.forget, _NEXT_VERSION_S)
 
 
 def _drop(closed: list[LoadedVersion]) -> None:

@@ -21,6 +21,7 @@ from service.clock import Clock
 from service.hash_index import ABSENT, HashIndex
 from service.metrics import Metrics
 from service.native import copy_rows
+from service.scoring.tensor_memory import TensorMemory
 
 Tensor = npt.NDArray[np.float32]
 UNCACHED = 0
@@ -56,14 +57,22 @@ class ItemCache:
     Args:
         capacity_bytes: budget for the tensors; less than one tensor turns the cache off.
         width: numbers in a tensor, P.
+        memory: has their memory, as long as there is this cache.
 
     Attributes:
         tensors: float32 [slots, P].
     """
 
-    def __init__(self, model: str, capacity_bytes: int, width: int, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        model: str,
+        capacity_bytes: int,
+        width: int,
+        metrics: Metrics,
+        memory: TensorMemory,
+    ) -> None:
         slots = capacity_bytes // (4 * width)
-        self.tensors = np.empty((slots, width), np.float32)  # memory comes as slots are filled
+        self.tensors = memory.take(self, slots, width)
         self._contents = np.zeros(slots, np.uint64)
         self._clock = Clock(slots)
         self._index = HashIndex(slots)

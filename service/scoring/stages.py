@@ -20,6 +20,7 @@ from service.scoring.item_cache import ItemCache, ItemTensors
 from service.scoring.joint import Joint
 from service.scoring.runs import UNWATCHED, Runs
 from service.scoring.session import Session
+from service.scoring.tensor_memory import TensorMemory
 from service.values import Candidates, Scores, UserSide
 
 Tensor = npt.NDArray[np.float32]
@@ -76,6 +77,7 @@ def open_model(
     item_cache_bytes: int,
     metrics: Metrics,
     runs: Runs = UNWATCHED,
+    memory: TensorMemory | None = None,
 ) -> Model:
     """Build the sessions of a bundle.
 
@@ -83,6 +85,7 @@ def open_model(
         encoder: of the same bundle; only rows whose tensor is not cached are encoded.
         threads: onnxruntime threads inside one run.
         item_cache_bytes: budget of the item tensor cache.
+        memory: what the caches of versions hand each other.
 
     Raises:
         GraphInvalid: a graph cannot be opened or is not what the manifest says.
@@ -90,7 +93,10 @@ def open_model(
     stages = bundle.manifest.stages
     if isinstance(stages, SingleStage):
         return SingleGraph(bundle, stages, encoder, threads, runs)
-    return StagedModel(bundle, stages, encoder, threads, item_cache_bytes, metrics, runs)
+    width = stages.item.output_width
+    memory = memory or TensorMemory()
+    cache = ItemCache(bundle.manifest.model, item_cache_bytes, width, metrics, memory)
+    return StagedModel(bundle, stages, encoder, threads, cache, runs)
 
 
 class StagedModel(Model):
@@ -102,18 +108,17 @@ class StagedModel(Model):
         stages: Stages,
         encoder: Encoder,
         threads: int,
-        item_cache_bytes: int,
-        metrics: Metrics,
+        cache: ItemCache,
         runs: Runs,
     ) -> None:
         self._encoder = encoder
+        self._cache = cache
         self._user, self._item = (
             Session(bundle.path / stage.file, stage, threads, runs)
             for stage in (stages.user, stages.item)
         )
         joint, width = stages.joint, stages.item.output_width
         self._joint = Joint(bundle.path / joint.file, joint, width, threads, runs)
-        self._cache = ItemCache(bundle.manifest.model, item_cache_bytes, width, metrics)
 
     def user(self, users: UserSide) -> Tensor:
         """User tensors float32 [U, P]."""

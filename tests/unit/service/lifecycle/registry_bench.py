@@ -18,6 +18,7 @@ from service.lifecycle.registry import Model, Registry
 from service.lifecycle.turn import Turn
 from service.lifecycle.version import LoadedVersion, State
 from service.metrics import Metrics
+from service.scoring.tensor_memory import TensorMemory
 from service.worker import ALONE
 from tests.unit.service.scoring.fake_stages import until
 
@@ -37,6 +38,7 @@ class FakeGate:
         self.refused: dict[tuple[str, int], Exception] = {}
         self.admitted: list[tuple[str, int]] = []
         self.items: list[Any] = []
+        self.tensors = TensorMemory()
         self.open = threading.Event()
         self.open.set()
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from service.hash_index import spread
 from service.metrics import Metrics
 from service.scoring.item_cache import UNCACHED, ItemCache
+from service.scoring.tensor_memory import TensorMemory
 
 WIDTH = 3
 SLOT_BYTES = 4 * WIDTH
@@ -27,7 +28,7 @@ class Asked:
 
     def __init__(self, slots: int) -> None:
         self.metrics = Metrics()
-        self.cache = ItemCache("m", slots * SLOT_BYTES, WIDTH, self.metrics)
+        self.cache = ItemCache("m", slots * SLOT_BYTES, WIDTH, self.metrics, TensorMemory())
         self.computed: list[list[int]] = []
 
     def gather(self, contents: list[int]) -> Array:
@@ -87,7 +88,7 @@ def test_uncached_content_is_always_computed() -> None:
 
 @pytest.mark.parametrize("capacity_bytes", [0, SLOT_BYTES - 1])
 def test_no_room_for_one_tensor_turns_the_cache_off(capacity_bytes: int) -> None:
-    cache = ItemCache("m", capacity_bytes, WIDTH, Metrics())
+    cache = ItemCache("m", capacity_bytes, WIDTH, Metrics(), TensorMemory())
     keys = np.array([5, 6], np.uint64)
     for _ in range(2):
         found = cache.gather(keys, lambda rows: tensors(keys[rows]))
@@ -114,7 +115,7 @@ def test_what_a_run_reads_is_not_driven_out_by_what_it_computes() -> None:
 
 @pytest.mark.parametrize("rows", [1, 3])
 def test_tensors_too_few_or_too_many_are_an_error(rows: int) -> None:
-    cache = ItemCache("m", 8 * SLOT_BYTES, WIDTH, Metrics())
+    cache = ItemCache("m", 8 * SLOT_BYTES, WIDTH, Metrics(), TensorMemory())
     with pytest.raises(ValueError, match=f"{rows} item tensors where 2 are due"):
         cache.gather(np.array([5, 6], np.uint64), lambda _: np.ones((rows, WIDTH), np.float32))
 

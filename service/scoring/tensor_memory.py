@@ -1,0 +1,42 @@
+"""Memory for item tensors, handed on by a version that has closed to the one that comes next.
+
+Memory that is new to a process has to be found, and cleared: where the machine is virtual and lends
+out what was freed, that took 20 times as long as writing 10,000 tensors into memory that it had
+(docs/decisions/0042). Versions follow each other closely when it matters: a rollback, say.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+
+import numpy as np
+import numpy.typing as npt
+
+Tensors = npt.NDArray[np.float32]
+
+
+class TensorMemory:
+    """Arrays of tensors, and the last one that was given back; from any thread."""
+
+    def __init__(self) -> None:
+        self._spare: list[tuple[float, Tensors]] = []  # and when it was given back
+
+    def take(self, owner: object, slots: int, width: int) -> Tensors:
+        """An array float32 [slots, width] of any content; it comes back as its owner goes."""
+        try:
+            _, tensors = self._spare.pop()
+        except IndexError:
+            tensors = None
+        if tensors is None or tensors.shape != (slots, width):
+            tensors = np.empty((slots, width), np.float32)  # memory comes as slots are filled
+        weakref.finalize(owner, self._give_back, tensors).atexit = False
+        return tensors
+
+    def _give_back(self, tensors: Tensors) -> None:
+        self._spare[:] = [(time.monotonic(), tensors)]
+
+    def forget(self, older_than_s: float) -> None:
+        """Let go of an array that nobody has wanted for so long."""
+        since = time.monotonic() - older_than_s
+        self._spare[:] = [each for each in self._spare if each[0] > since]
