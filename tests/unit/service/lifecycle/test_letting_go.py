@@ -1,0 +1,52 @@
+"""A version that has closed is let go, and the memory of its item tensors when no other wants it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from service.lifecycle import memory
+from service.scoring.tensor_memory import TensorMemory
+
+SHAPE = (3, 2)
+
+
+class Version:
+    """Stands for a loaded version: it owns item tensors."""
+
+    def __init__(self, tensors: TensorMemory) -> None:
+        self.tensors = tensors.take(self, *SHAPE)
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_its_memory_stays_for_the_next_version_alone(
+    wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_LETTING_GO_S", 0.0)
+    monkeypatch.setattr(memory, "_NEXT_VERSION_S", 0.3)
+    tensors = TensorMemory()
+    closed: list[Any] = [Version(tensors)]
+    version, array = weakref.ref(closed[0]), weakref.ref(closed[0].tensors)
+
+    async def let_go() -> Version | None:
+        with ThreadPoolExecutor(1) as pool:
+            going = asyncio.create_task(memory.let_go(closed, tensors, pool))
+            async with asyncio.timeout(10):
+                while version() is not None:
+                    await asyncio.sleep(0.01)
+            assert array() is not None
+            following = Version(tensors) if wanted else None
+            await going
+            return following
+
+    following = asyncio.run(let_go())
+    gc.collect()
+    if following is None:
+        assert array() is None
+    else:
+        assert following.tensors is array()
