@@ -1,4 +1,4 @@
-"""A version that has closed is let go, and the memory of its item tensors when no other wants it."""
+"""A version that has closed is let go; the memory of its item tensors too, if no other wants it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_its_memory_stays_for_the_next_version_alone(
         with ThreadPoolExecutor(1) as pool:
             going = asyncio.create_task(memory.let_go(closed, tensors, pool))
             async with asyncio.timeout(10):
-                while version() is not None:
+                while version() is not None:  # noqa: ASYNC110  # nothing tells when it goes
                     await asyncio.sleep(0.01)
             assert array() is not None
             following = Version(tensors) if wanted else None
