@@ -54,7 +54,7 @@ def _cut(total: ir.Value) -> list[ir.Value]:
 
 def _part(columns: ir.Value) -> Part | None:
     width = columns.shape[1] if columns.shape is not None and len(columns.shape) == 2 else None
-    if not isinstance(width, int) or columns.is_graph_output():
+    if not isinstance(width, int):
         return None
     relu = _reader(columns, "Relu")
     value = relu.outputs[0] if relu else columns

@@ -181,7 +181,7 @@ def export_graph(
     path: Path,
     change: Callable[[ir.Graph], None] | None = None,
 ) -> ir.Graph:
-    """Write a network as one ONNX graph.
+    """Write a network as one ONNX graph; returns it as written.
 
     Args:
         change: what else is to be done to the graph before it is written.

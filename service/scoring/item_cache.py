@@ -12,6 +12,7 @@ Not thread-safe: one version's runs follow each other on one thread.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -20,10 +21,9 @@ import numpy.typing as npt
 from service.clock import Clock
 from service.hash_index import ABSENT, HashIndex
 from service.metrics import Metrics
-from service.native import copy_rows
+from service.native import Places, Tensor, copy_rows
 from service.scoring.tensor_memory import TensorMemory
 
-Tensor = npt.NDArray[np.float32]
 UNCACHED = 0
 """The content of rows that are not to be cached: those with inline features."""
 
@@ -40,13 +40,10 @@ class ItemTensors(Protocol):
         """float32 [n, P], good until the next slice is taken."""
 
 
-Places = npt.NDArray[np.int64]
-
-
 def located(tensors: ItemTensors, rows: slice) -> tuple[Tensor, Places]:
     """Where the tensors of n rows lie: an array [I, P], and for each row its place there."""
-    if isinstance(tensors, _Cached):
-        return tensors.located(rows)
+    if isinstance(tensors, _Cached) and not len(tensors.absent):
+        return tensors.cache.tensors, tensors.slots[rows]
     found = tensors[rows]
     return found, np.arange(len(found))
 
@@ -158,34 +155,21 @@ class ItemCache:
         self._bytes.set(self._kept * self.tensors.shape[1] * 4)
 
 
+@dataclass(slots=True)
 class _Cached:
     """Rows that are in slots of the cache, but for those absent, which were computed."""
 
-    def __init__(
-        self,
-        cache: ItemCache,
-        slots: npt.NDArray[np.int64],
-        absent: npt.NDArray[np.intp],
-        computed: Tensor,
-    ) -> None:
-        self._cache = cache
-        self._slots = slots
-        self._absent = absent
-        self._computed = computed
+    cache: ItemCache
+    slots: Places
+    absent: npt.NDArray[np.intp]
+    computed: Tensor
 
     def __len__(self) -> int:
-        return len(self._slots)
-
-    def located(self, rows: slice) -> tuple[Tensor, Places]:
-        """See `located`."""
-        if not len(self._absent):
-            return self._cache.tensors, self._slots[rows]
-        found = self[rows]
-        return found, np.arange(len(found))
+        return len(self.slots)
 
     def __getitem__(self, rows: slice, /) -> Tensor:
         start, stop, _ = rows.indices(len(self))
-        tensors = self._cache.copy(self._slots[start:stop])
-        first, last = np.searchsorted(self._absent, (start, stop))
-        tensors[self._absent[first:last] - start] = self._computed[first:last]
+        tensors = self.cache.copy(self.slots[start:stop])
+        first, last = np.searchsorted(self.absent, (start, stop))
+        tensors[self.absent[first:last] - start] = self.computed[first:last]
         return tensors

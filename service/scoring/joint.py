@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from bundle.errors import GraphMismatch
 from bundle.manifest import Stage
+from service.native import Places, Tensor
 from service.scoring.first_layer import FirstLayer
-from service.scoring.item_cache import ItemTensors, Tensor, located
+from service.scoring.item_cache import ItemTensors, located
 from service.scoring.runs import Array, Runs
 from service.scoring.session import Session
 from service.values import Scores
@@ -25,8 +26,6 @@ _BLOCK_BYTES = 1 << 20
 """Item tensors that a graph reads at a time, for each thread."""
 _FIRST_LAYER_BYTES = 2 << 20
 """... and those that are added to the user's ahead of it, which leaves the graph half to do."""
-
-Rows = npt.NDArray[np.int64]
 
 
 class Joint:
@@ -44,7 +43,7 @@ class Joint:
     """
 
     def __init__(self, path: Path, stage: Stage, width: int, threads: int, runs: Runs) -> None:
-        self._session = Session(path, stage, threads, runs, stage.first_layer)
+        self._session = Session(path, stage, threads, runs)
         self._first = FirstLayer(stage.first_layer) if stage.first_layer else None
         if self._first and self._first.width != width:
             raise GraphMismatch(
@@ -55,7 +54,7 @@ class Joint:
         self._width, self._most_rows = width, max(threads * block // (4 * width), 1)
         self._of_thread = threading.local()
 
-    def scores(self, user_tensor: Tensor, item_tensors: ItemTensors, user_row: Rows) -> Scores:
+    def scores(self, user_tensor: Tensor, item_tensors: ItemTensors, user_row: Places) -> Scores:
         """Task scores float32 [N, T].
 
         Args:
@@ -71,15 +70,14 @@ class Joint:
         return scores[0] if count == 1 else np.concatenate(scores)
 
     def _block(
-        self, user_tensor: Tensor, item_tensors: ItemTensors, user_row: Rows, block: slice
-    ) -> dict[str, Array]:
+        self, user_tensor: Tensor, item_tensors: ItemTensors, user_row: Places, block: slice
+    ) -> Mapping[str, Array]:
         """What the graph reads for some rows."""
         if self._first is None:
             tensors = {"user_tensor": user_tensor, "item_tensor": item_tensors[block]}
             return {**tensors, "user_row": user_row[block]}
         items, item_row = located(item_tensors, block)
-        found = self._first.compute(user_tensor, user_row[block], items, item_row, self._out())
-        return dict(found)
+        return self._first.compute(user_tensor, user_row[block], items, item_row, self._out())
 
     def _out(self) -> Tensor:
         """Room for a block, the same for every run of a thread."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from bundle.errors import GraphInvalid, GraphMismatch, OperatorUnknown, OpsetUnsupported
-from bundle.manifest import Part, Stage
+from bundle.manifest import Stage
 from service.scoring.graph_cut import cut
 from service.scoring.runs import UNWATCHED, Array, Ended, Runs
 
@@ -22,29 +22,22 @@ class Session:
 
     Args:
         path: the ONNX file.
-        stage: the names the manifest promises.
+        stage: the names the manifest promises, and the tensors that every run is given instead of
+            computing them: those of its first layer.
         threads: onnxruntime threads inside one run.
         runs: sees to it that they end.
-        first_layer: tensors of the graph that every run is given, instead of computing them.
 
     Raises:
         GraphInvalid: onnxruntime cannot open the file, or it is not as promised; says which.
         Ended: opening it took too long.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        stage: Stage,
-        threads: int,
-        runs: Runs = UNWATCHED,
-        first_layer: Sequence[Part] = (),
-    ) -> None:
+    def __init__(self, path: Path, stage: Stage, threads: int, runs: Runs = UNWATCHED) -> None:
         self._runs = runs
-        self._session = self._open(path, _options(threads, whole=bool(first_layer)))
+        given = {part.tensor: part.width for part in stage.first_layer}
+        self._session = self._open(path, _options(threads, whole=bool(given)))
         _check(path, self._session, stage)
-        if first_layer:
-            given = {part.tensor: part.width for part in first_layer}
+        if given:
             self._session = self._open(path, _options(threads), partial(cut, given=given))
         self._inputs = tuple(each.name for each in self._session.get_inputs())
         self._outputs = [stage.output]
@@ -62,7 +55,7 @@ class Session:
         except Exception as error:  # onnxruntime's own exceptions share no base class
             raise _refusal(path, str(error)) from error
 
-    def run(self, arrays: dict[str, Array]) -> npt.NDArray[np.float32]:
+    def run(self, arrays: Mapping[str, Array]) -> npt.NDArray[np.float32]:
         """Run the graph; arrays it does not read are left out.
 
         Raises:

@@ -100,7 +100,11 @@ def open_model(
 
 
 class StagedModel(Model):
-    """Three graphs, and the item tensors that the second has given. Arguments: see `open_model`."""
+    """Three graphs, and the item tensors that the second has given.
+
+    Args:
+        cache: for these, empty. The others: see `open_model`.
+    """
 
     def __init__(
         self,

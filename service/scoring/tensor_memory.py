@@ -11,18 +11,17 @@ import time
 import weakref
 
 import numpy as np
-import numpy.typing as npt
 
-Tensors = npt.NDArray[np.float32]
+from service.native import Tensor
 
 
 class TensorMemory:
     """Arrays of tensors, and the last one that was given back; from any thread."""
 
     def __init__(self) -> None:
-        self._spare: list[tuple[float, Tensors]] = []  # and when it was given back
+        self._spare: list[tuple[float, Tensor]] = []  # and when it was given back
 
-    def take(self, owner: object, slots: int, width: int) -> Tensors:
+    def take(self, owner: object, slots: int, width: int) -> Tensor:
         """An array float32 [slots, width] of any content; it comes back as its owner goes."""
         try:
             _, tensors = self._spare.pop()
@@ -33,7 +32,7 @@ class TensorMemory:
         weakref.finalize(owner, self._give_back, tensors).atexit = False
         return tensors
 
-    def _give_back(self, tensors: Tensors) -> None:
+    def _give_back(self, tensors: Tensor) -> None:
         self._spare[:] = [(time.monotonic(), tensors)]
 
     def forget(self, older_than_s: float) -> None:
