@@ -14,7 +14,7 @@ from bundle.manifest import SingleStage
 from bundle.schema import Entity
 from bundle.store import Bundle
 from service.comparing import Comparer
-from service.cores import usable_cores
+from service.cores import share_interpreter, usable_cores
 from service.decision_log.log import DecisionLog, LogOptions
 from service.features.embedded import EmbeddedStore, load_embedded
 from service.features.redis import RedisStore
@@ -58,6 +58,7 @@ class Service:
 
     def start(self) -> None:
         """Begin to follow the feature store and the models directory."""
+        share_interpreter()
         if self.decisions is not None:
             self.decisions.start()
         self.runs.start()

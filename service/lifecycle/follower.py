@@ -14,12 +14,10 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
-from functools import partial
 from pathlib import Path
 
 from bundle.store import model_names
 from service.cores import lower_priority
-from service.lifecycle import memory
 from service.lifecycle.bell import Bell
 from service.lifecycle.board import Board
 from service.lifecycle.deployment import Deployment, DeploymentInvalid, in_words
@@ -28,6 +26,8 @@ from service.lifecycle.formulas import FUSIONS_DIR
 from service.lifecycle.fusion_files import FusionFiles
 from service.lifecycle.gate import Gate, Refused
 from service.lifecycle.judge import Judge
+from service.lifecycle.memory import LettingGo
+from service.lifecycle.pace import Pace
 from service.lifecycle.plan import Plan
 from service.lifecycle.registry import Model, Registry
 from service.lifecycle.report import part
@@ -89,6 +89,7 @@ class Follower:
         self._told = self._others_know = False
         self._troubles: dict[Path, str] = {}
         self._loader = ThreadPoolExecutor(1, "load", initializer=lower_priority)
+        self._letting_go = LettingGo(gate.tensors, self._loader)
         self._following: asyncio.Task[None] | None = None
         self._loading: asyncio.Task[None] | None = None
         self._fusions: dict[str, FusionFiles] = {}
@@ -210,14 +211,19 @@ class Follower:
         def enter(state: State) -> None:
             loop.call_soon_threadsafe(self._registry.enter, model, version, state)
 
+        def admit() -> LoadedVersion:
+            with pace.working():
+                place = self._directory, model.name, version
+                return self._gate.admit(*place, free, enter, pace)
+
         free = None if self._budget is None else self._budget - self._plan.bytes_loaded()
         serving = any(each.live for each in self._registry.models)
+        pace = Pace(beside_requests=serving)
         try:
             async with self._turn.taken() if serving else nullcontext():
-                admit = partial(self._gate.admit, self._directory, model.name, version)
-                loaded = await loop.run_in_executor(self._loader, admit, free, enter)
+                loaded = await loop.run_in_executor(self._loader, admit)
                 await self._read_ahead(loaded)
-                await keep_items(self._hot_items(loaded), loaded, self._loader)
+                await keep_items(self._hot_items(loaded), loaded, pace, self._loader)
         except Refused as refusal:
             self._registry.refuse(model, version, refusal.reason, str(refusal))
             self._plan.note(status, refusal, seen[1])
@@ -247,7 +253,7 @@ class Follower:
 
     def release(self, closed: LoadedVersion) -> None:
         """Let go of a version's memory, on the loading thread, once nothing refers to it."""
-        letting_go = memory.let_go([closed], self._gate.tensors, self._loader)
+        letting_go = self._letting_go.let_go([closed])
         task = asyncio.get_running_loop().create_task(letting_go)
         self._releasing.add(task)
         task.add_done_callback(self._releasing.discard)

@@ -30,6 +30,7 @@ from bundle.rows import Rows
 from bundle.store import Bundle, Digest, load_version
 from service.lifecycle.formulas import FUSIONS_DIR, Formulas, fit, last_live
 from service.lifecycle.memory import estimate_bytes
+from service.lifecycle.pace import Pace
 from service.lifecycle.version import LoadedVersion, State
 from service.lifecycle.warm_up import WARM_UP_FILE, score_recorded
 from service.metrics import Metrics
@@ -110,12 +111,14 @@ class Gate:
         version: int,
         free_bytes: int | None,
         enter: Callable[[State], None],
+        pace: Pace,
     ) -> LoadedVersion:
         """Verify, load and warm up a version; blocks, so call it on a thread.
 
         Args:
             free_bytes: what it may occupy; None for no limit.
             enter: called with each state that it comes to.
+            pace: at which the thread is working.
 
         Raises:
             Refused: with the first thing that is wrong.
@@ -132,9 +135,11 @@ class Gate:
                     f"needs about {memory_bytes:,} bytes, {max(free_bytes, 0):,} of "
                     "MULTIRANK_MEMORY_BUDGET_BYTES are free",
                 )
+            pace.rest()
             enter("loading")
             encoder = self._encoder(bundle)
             golden = bundle.golden()
+            pace.rest()
             stages = open_model(
                 bundle,
                 encoder,
@@ -146,7 +151,9 @@ class Gate:
             )
         except BundleError as error:
             raise Refused(error.code, str(error)) from error
+        pace.rest()
         replay(stages, golden, manifest.task_names)
+        pace.rest()
         formulas = admit_formulas(models / model / FUSIONS_DIR, manifest)
         try:
             self.load_features(bundle, encoder)
@@ -156,7 +163,7 @@ class Gate:
         batcher = Batcher(
             model, stages, self.executor, self.row_budget, self.queue_rows, self.metrics
         )
-        self._warm_up(stages, golden, batcher)
+        self._warm_up(stages, golden, batcher, pace)
         score_recorded(models / model / WARM_UP_FILE, stages, encoder, self.row_budget)
         return LoadedVersion(manifest, encoder, stages, batcher, formulas, memory_bytes)
 
@@ -168,9 +175,10 @@ class Gate:
         self._encoders[same] = encoder
         return encoder
 
-    def _warm_up(self, stages: Model, golden: Golden, batcher: Batcher) -> None:
+    def _warm_up(self, stages: Model, golden: Golden, batcher: Batcher, pace: Pace) -> None:
         users = UserSide(golden.users[:1], golden.contexts[:1])
         for rows in _WARM_UP_ROWS:
+            pace.rest()
             rows = min(rows, self.row_budget)
             padded = uncached(golden.items[np.arange(rows) % len(golden.items)])
             started = time.monotonic()

@@ -32,25 +32,39 @@ def estimate_bytes(bundle: Bundle, item_cache_bytes: int) -> int:
     return _COPIES * kept + cached
 
 
-async def let_go(closed: list[LoadedVersion], tensors: TensorMemory, on: Executor) -> None:
-    """Let go of versions that have closed, on a thread, once nothing else refers to them.
+class LettingGo:
+    """Lets go of the versions that have closed, once nothing else refers to them.
+
+    What they had stays for a while, for the next version: memory that is new to a process has to be
+    found and cleared by the system, which holds up more than this process.
 
     Args:
-        tensors: where their item tensors lay; that much stays for a while, for the next version.
+        tensors: where their item tensors lay.
+        on: a thread that may be held up.
     """
-    loop = asyncio.get_running_loop()
-    await asyncio.sleep(_LETTING_GO_S)
-    await loop.run_in_executor(on, _drop, closed)
-    await asyncio.sleep(_NEXT_VERSION_S)
-    await loop.run_in_executor(on, tensors.forget, _NEXT_VERSION_S)
+
+    def __init__(self, tensors: TensorMemory, on: Executor) -> None:
+        self._tensors = tensors
+        self._on = on
+        self._closed = 0
+
+    async def let_go(self, closed: list[LoadedVersion]) -> None:
+        """Let go of some; the last one that closes gives back the memory of all."""
+        loop = asyncio.get_running_loop()
+        self._closed += 1
+        number = self._closed
+        await asyncio.sleep(_LETTING_GO_S)
+        await loop.run_in_executor(self._on, closed.clear)
+        await asyncio.sleep(_NEXT_VERSION_S)
+        if number == self._closed:
+            await loop.run_in_executor(self._on, self._give_back)
+
+    def _give_back(self) -> None:
+        self._tensors.forget()
+        _trim()
 
 
-def _drop(closed: list[LoadedVersion]) -> None:
-    closed.clear()
-    _give_back()
-
-
-def _give_back() -> None:
+def _trim() -> None:
     """Return freed memory to the system; allocators keep it otherwise."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:  # glibc alone has it

@@ -18,6 +18,7 @@ import numpy as np
 
 from bundle.encoding import Encoder
 from service.decision_log.reading import LogUnreadable, read
+from service.lifecycle.pace import Pace
 from service.lifecycle.version import LoadedVersion
 from service.scoring.stages import Model
 from service.values import Candidates, UserSide
@@ -28,16 +29,23 @@ WARM_UP_FILE = "warm_up.parquet"
 _MOST_REQUESTS = 1000
 _MOST_S = 10.0
 """A version must not take minutes to come, however long the file and however slow the version."""
-_HOT_ITEMS_S = 0.35
+_HOT_ITEMS_S = 0.5
 """A busy machine takes long over them. The version then goes live; requests compute the others."""
 
 
-async def keep_items(hot: Iterable[Candidates], version: LoadedVersion, on: Executor) -> None:
+async def keep_items(
+    hot: Iterable[Candidates], version: LoadedVersion, pace: Pace, on: Executor
+) -> None:
     """Have the tensors of the items computed that are asked for most, on a thread.
 
     Args:
         hot: a large part at a time, which hands over the interpreter's lock least.
     """
+
+    def keep(items: Candidates) -> None:
+        with pace.working():
+            version.stages.item([items])
+
     loop = asyncio.get_running_loop()
     gives_up, kept = loop.time() + _HOT_ITEMS_S, 0
     for items in hot:
@@ -45,7 +53,7 @@ async def keep_items(hot: Iterable[Candidates], version: LoadedVersion, on: Exec
             named = version.manifest.model, version.manifest.version
             log.info("%s version %d: no time for more than %d hot items", *named, kept)
             break
-        await loop.run_in_executor(on, version.stages.item, [items])
+        await loop.run_in_executor(on, keep, items)
         kept += len(items)
 
 

@@ -7,8 +7,8 @@ out what was freed, that took 20 times as long as writing 10,000 tensors into me
 
 from __future__ import annotations
 
-import time
 import weakref
+from contextlib import suppress
 
 import numpy as np
 
@@ -19,23 +19,21 @@ class TensorMemory:
     """Arrays of tensors, and the last one that was given back; from any thread."""
 
     def __init__(self) -> None:
-        self._spare: list[tuple[float, Tensor]] = []  # and when it was given back
+        self._spare: list[Tensor] = []
 
     def take(self, owner: object, slots: int, width: int) -> Tensor:
         """An array float32 [slots, width] of any content; it comes back as its owner goes."""
-        try:
-            _, tensors = self._spare.pop()
-        except IndexError:
-            tensors = None
+        tensors: Tensor | None = None
+        with suppress(IndexError):
+            tensors = self._spare.pop()
         if tensors is None or tensors.shape != (slots, width):
             tensors = np.empty((slots, width), np.float32)  # memory comes as slots are filled
         weakref.finalize(owner, self._give_back, tensors).atexit = False
         return tensors
 
     def _give_back(self, tensors: Tensor) -> None:
-        self._spare[:] = [(time.monotonic(), tensors)]
+        self._spare[:] = [tensors]
 
-    def forget(self, older_than_s: float) -> None:
-        """Let go of an array that nobody has wanted for so long."""
-        since = time.monotonic() - older_than_s
-        self._spare[:] = [each for each in self._spare if each[0] > since]
+    def forget(self) -> None:
+        """Let go of an array that nobody has wanted."""
+        self._spare.clear()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from service.cores import NICENESS, lower_priority, usable_cores
+from service.cores import NICENESS, lower_priority, share_interpreter, usable_cores
 
 
 @pytest.fixture(autouse=True)
@@ -81,3 +82,12 @@ def test_a_thread_gives_way_beside_a_process_that_is_nice_already() -> None:
     before, after = found
     assert after == min(before + 3 * NICENESS, 19)
     assert os.getpriority(os.PRIO_PROCESS, 0) == before
+
+
+def test_no_thread_waits_long_for_the_interpreter() -> None:
+    before = sys.getswitchinterval()
+    try:
+        share_interpreter()
+        assert sys.getswitchinterval() == pytest.approx(0.0005)
+    finally:
+        sys.setswitchinterval(before)

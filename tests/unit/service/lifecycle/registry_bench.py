@@ -14,6 +14,7 @@ from service.lifecycle.board import Board
 from service.lifecycle.follower import Follower
 from service.lifecycle.formulas import Formulas
 from service.lifecycle.gate import Gate, Refused
+from service.lifecycle.pace import Pace
 from service.lifecycle.registry import Model, Registry
 from service.lifecycle.turn import Turn
 from service.lifecycle.version import LoadedVersion, State
@@ -49,6 +50,7 @@ class FakeGate:
         version: int,
         free_bytes: int | None,
         enter: Callable[[State], None],
+        pace: Pace,
     ) -> LoadedVersion:
         self.admitted.append((model, version))
         enter("loading")

@@ -21,6 +21,7 @@ from bundle.manifest import GOLDEN_FILE, VOCABULARIES_FILE
 from bundle.schema import Number
 from bundle.store import Bundle, digest, load, publish
 from service.lifecycle.gate import FeatureLoader, Gate, Refused
+from service.lifecycle.pace import Pace
 from service.lifecycle.version import LoadedVersion
 from service.metrics import Metrics
 from service.scoring.runs import UNWATCHED
@@ -71,7 +72,7 @@ def admit(models: Path, executor: ThreadPoolExecutor) -> Admit:
             metrics=Metrics(),
             runs=UNWATCHED,
         )
-        return gate.admit(models, "tiny", version, None, lambda state: None)
+        return gate.admit(models, "tiny", version, None, lambda state: None, Pace(False))
 
     return admit_version
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from service.lifecycle import memory
+from service.lifecycle.memory import LettingGo
 from service.scoring.tensor_memory import TensorMemory
 
 SHAPE = (3, 2)
@@ -35,7 +36,7 @@ def test_its_memory_stays_for_the_next_version_alone(
 
     async def let_go() -> Version | None:
         with ThreadPoolExecutor(1) as pool:
-            going = asyncio.create_task(memory.let_go(closed, tensors, pool))
+            going = asyncio.create_task(LettingGo(tensors, pool).let_go(closed))
             async with asyncio.timeout(10):
                 while version() is not None:  # noqa: ASYNC110  # nothing tells when it goes
                     await asyncio.sleep(0.01)
@@ -50,3 +51,25 @@ def test_its_memory_stays_for_the_next_version_alone(
         assert array() is None
     else:
         assert following.tensors is array()
+
+
+def test_the_last_one_that_closes_gives_back_the_memory_of_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "_LETTING_GO_S", 0.0)
+    monkeypatch.setattr(memory, "_NEXT_VERSION_S", 0.2)
+    given_back: list[str] = []
+    monkeypatch.setattr(memory, "_trim", lambda: given_back.append("all"))
+
+    async def let_go() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            letting_go = LettingGo(TensorMemory(), pool)
+            first = asyncio.create_task(letting_go.let_go([]))
+            await asyncio.sleep(0.0)  # the first one is under way
+            second = asyncio.create_task(letting_go.let_go([]))
+            await first
+            assert given_back == []
+            await second
+
+    asyncio.run(let_go())
+    assert given_back == ["all"]

@@ -21,6 +21,7 @@ from bundle.packing import hash_value
 from model_export.foreign.importing import import_graph
 from model_export.foreign.specification import Specification
 from service.lifecycle.gate import Gate, Refused
+from service.lifecycle.pace import Pace
 from service.lifecycle.version import LoadedVersion
 from service.metrics import Metrics
 from service.scoring.runs import UNWATCHED
@@ -59,7 +60,7 @@ def admit(gate: Gate, source: Path) -> LoadedVersion:
     models = source.parent / "models"
     store.publish(source, models)
     version = store.versions(models, "foreign")[-1]
-    return gate.admit(models, "foreign", version, None, lambda state: None)
+    return gate.admit(models, "foreign", version, None, lambda state: None, Pace(False))
 
 
 def request(number: int, candidates: int) -> list[dict[str, Any]]:
