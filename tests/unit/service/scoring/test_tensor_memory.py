@@ -47,9 +47,8 @@ def test_it_is_forgotten_when_nobody_wants_it() -> None:
     tensors = weakref.ref(memory.take(first, 3, 2))
     del first
     gc.collect()
-    memory.forget(older_than_s=60)
     assert tensors() is not None
-    memory.forget(older_than_s=0)
+    memory.forget()
     gc.collect()
     assert tensors() is None
 
