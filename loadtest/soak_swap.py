@@ -1,7 +1,8 @@
 """`python -m loadtest.soak_swap`: swap two versions over and over under a constant load.
 
 The load is an open loop at half of what the service was just measured to sustain beside the same
-load generator and the same checks. Every answer is held against scores computed beforehand, from
+load generator and the same checks; measured anew every ten swaps, since what a machine does in a
+minute is not what it did in the last. Every answer is held against scores computed beforehand, from
 the files of the version that the answer names. A swap lasts from the call of /admin until every
 worker says that it serves the new version, and half a second more, in which the old one gives its
 memory back; what is due then counts as during. Ends with one JSON line, and with 1 when an answer
@@ -43,7 +44,8 @@ from loadtest.server import RunningService, ServiceFailed, end_between_steps, se
 _TOKEN = "soak-swap"
 _REQUESTS = 400
 _TOLERANCE = 2e-4
-_CONNECTIONS, _CAPACITY_S = 16, 10.0
+_CONNECTIONS, _CAPACITY_S = 16, 4.0
+_LEG_SWAPS = 10
 _CONVERGED_S, _LOOK_S = 30.0, 0.1
 _GIVING_BACK_S = 0.5
 """The service waits 0.2 s before it lets go of a version that has closed."""
@@ -79,18 +81,17 @@ class Swapper:
 
     service: RunningService
     model: str
-    swaps: int
     period_s: float
     spans: list[tuple[float, float]] = field(default_factory=list)
     resident: list[int] = field(default_factory=list)
     failure: str = ""
 
-    def run(self) -> None:
-        """Swap; `failure` says why it ended early."""
+    def run(self, swaps: int) -> None:
+        """Swap from one version to the other, 1 at first; `failure` says why it ended early."""
         try:
-            for number in range(self.swaps):
+            for _ in range(swaps):
                 due = time.monotonic() + self.period_s
-                self.swap(2 - number % 2)
+                self.swap(2 - len(self.spans) % 2)
                 time.sleep(max(0.0, due - time.monotonic()))
                 self.resident.append(resident_bytes(self.service.process.pid))
         except Exception as error:  # noqa: BLE001  # on a thread: told by the one who waits for it
@@ -186,6 +187,21 @@ def _check(status: int, body: bytes, request: Prepared) -> str:
     return "ok" if right else "mixed"
 
 
+@dataclass(frozen=True)
+class _Leg:
+    """Some swaps in a row, under one load.
+
+    Attributes:
+        capacity_per_s, per_s: requests that the service sustained, and those that it was sent.
+        started: time.monotonic() seconds.
+    """
+
+    capacity_per_s: float
+    per_s: float
+    started: float
+    answers: list[Answer]
+
+
 def _soak(
     service: RunningService,
     model: str,
@@ -194,13 +210,35 @@ def _soak(
     period_s: float,
     share: float,
 ) -> dict[str, Any]:
-    swapper = Swapper(service, model, swaps, period_s)
+    swapper = Swapper(service, model, period_s)
     swapper.swap(1)
-    closed_loop(service.url, requests, _CONNECTIONS, None, _check)
-    capacity = closed_loop(service.url, requests, _CONNECTIONS, _CAPACITY_S, _check)
-    per_s = share * capacity.answers / capacity.seconds
     swapper.spans.clear()
-    arrivals = poisson(requests, per_s, swaps * period_s + 1.0, seed=1)
+    closed_loop(service.url, requests, _CONNECTIONS, None, _check)
+    legs = [
+        _leg(swapper, requests, min(_LEG_SWAPS, swaps - first), share)
+        for first in range(0, swaps, _LEG_SWAPS)
+    ]
+    outcomes = Counter(each.outcome for leg in legs for each in leg.answers)
+    return {
+        "swaps": len(swapper.spans),
+        "requests": outcomes.total(),
+        "requests_per_s": _median_and_range([leg.per_s for leg in legs]),
+        "capacity_requests_per_s": _median_and_range([leg.capacity_per_s for leg in legs]),
+        "failed": outcomes.total() - outcomes["ok"] - outcomes["mixed"],
+        "mixed": outcomes["mixed"],
+        "outcomes": dict(outcomes),
+        "converged_s": _converged([end - start for start, end in swapper.spans]),
+        **_latency(legs, swapper.spans),
+        **_memory(swapper.resident),
+    }
+
+
+def _leg(swapper: Swapper, requests: list[Checked], swaps: int, share: float) -> _Leg:
+    service = swapper.service
+    sustained = closed_loop(service.url, requests, _CONNECTIONS, _CAPACITY_S, _check)
+    capacity_per_s = sustained.answers / sustained.seconds
+    per_s = share * capacity_per_s
+    arrivals = poisson(requests, per_s, swaps * swapper.period_s + 1.0, seed=len(swapper.spans))
     started: list[float] = []
 
     def watch(seconds: float) -> None:
@@ -208,36 +246,28 @@ def _soak(
         if not started:
             started.append(time.monotonic() - seconds)
 
-    thread = threading.Thread(target=swapper.run)
+    thread = threading.Thread(target=swapper.run, args=(swaps,))
     thread.start()
     answers = open_loop(service.url, arrivals, watch, _check)
     thread.join()
     if swapper.failure:
         raise ServiceFailed(swapper.failure)
-    outcomes = Counter(each.outcome for each in answers)
-    return {
-        "swaps": len(swapper.spans),
-        "requests": len(answers),
-        "requests_per_s": round(per_s, 1),
-        "capacity_requests_per_s": round(capacity.answers / capacity.seconds, 1),
-        "failed": len(answers) - outcomes["ok"] - outcomes["mixed"],
-        "mixed": outcomes["mixed"],
-        "outcomes": dict(outcomes),
-        "converged_s": _converged([end - start for start, end in swapper.spans]),
-        **_latency(answers, swapper, started[0]),
-        **_memory(swapper.resident),
-    }
+    return _Leg(capacity_per_s, per_s, started[0], answers)
+
+
+def _median_and_range(found: list[float]) -> list[float]:
+    return [round(each, 1) for each in (statistics.median(found), min(found), max(found))]
 
 
 def _converged(seconds: list[float]) -> dict[str, float]:
     return {"median": round(statistics.median(seconds), 2), "max": round(max(seconds), 2)}
 
 
-def _latency(answers: list[Answer], swapper: Swapper, started: float) -> dict[str, Any]:
-    due = np.array([started + each.due_s for each in answers])
-    ms = np.array([each.latency_ms for each in answers])
+def _latency(legs: list[_Leg], spans: list[tuple[float, float]]) -> dict[str, Any]:
+    due = np.array([leg.started + each.due_s for leg in legs for each in leg.answers])
+    ms = np.array([each.latency_ms for leg in legs for each in leg.answers])
     during: npt.NDArray[np.bool_] = np.zeros(len(due), bool)
-    for called, converged in swapper.spans:
+    for called, converged in spans:
         during |= (due >= called) & (due <= converged + _GIVING_BACK_S)
     p99 = [
         float(np.percentile(part, 99)) if len(part) else None for part in (ms[during], ms[~during])
