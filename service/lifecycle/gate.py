@@ -45,7 +45,7 @@ GOLDEN_TOLERANCE = 1e-4
 """Largest |difference| to torch's score, relative above 1: other CPUs sum in another order."""
 
 _LEAST_KNOWN = 0.5
-_WARM_UP_ROWS = (500, 1, 50, 200)
+_WARM_UP_ROWS = (500, 1, 50)
 """The most come first: memory that these take the others find."""
 
 FeatureLoader = Callable[[Bundle, Encoder], None]
