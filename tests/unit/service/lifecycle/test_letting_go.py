@@ -57,19 +57,14 @@ def test_the_last_one_that_closes_gives_back_the_memory_of_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(memory, "_LETTING_GO_S", 0.0)
-    monkeypatch.setattr(memory, "_NEXT_VERSION_S", 0.2)
+    monkeypatch.setattr(memory, "_NEXT_VERSION_S", 0.1)
     given_back: list[str] = []
     monkeypatch.setattr(memory, "_trim", lambda: given_back.append("all"))
 
     async def let_go() -> None:
         with ThreadPoolExecutor(1) as pool:
             letting_go = LettingGo(TensorMemory(), pool)
-            first = asyncio.create_task(letting_go.let_go([]))
-            await asyncio.sleep(0.0)  # the first one is under way
-            second = asyncio.create_task(letting_go.let_go([]))
-            await first
-            assert given_back == []
-            await second
+            await asyncio.gather(*(letting_go.let_go([]) for _ in range(3)))
 
     asyncio.run(let_go())
     assert given_back == ["all"]
