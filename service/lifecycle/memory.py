@@ -18,6 +18,7 @@ _LETTING_GO_S = 0.2
 """After a version has closed: by then nothing of its last request is left that holds it."""
 _NEXT_VERSION_S = 60.0
 """A version that does not last, or a canary's successor, is swapped back or forth within it."""
+_LONGEST_KEPT_S = 120.0
 
 
 def estimate_bytes(bundle: Bundle, item_cache_bytes: int) -> int:
@@ -47,21 +48,25 @@ class LettingGo:
         self._tensors = tensors
         self._on = on
         self._closed = 0
+        self._kept_since: float | None = None
 
     async def let_go(self, closed: list[LoadedVersion]) -> None:
-        """Let go of some; the last one that closes gives back the memory of all."""
+        """Let go of some; the last one that closes gives back the memory of all, and where there is
+        no last one for long, another."""
         loop = asyncio.get_running_loop()
         self._closed += 1
         number = self._closed
+        if self._kept_since is None:
+            self._kept_since = loop.time()
         await asyncio.sleep(_LETTING_GO_S)
         await loop.run_in_executor(self._on, closed.clear)
         await asyncio.sleep(_NEXT_VERSION_S)
         if number == self._closed:
-            await loop.run_in_executor(self._on, self._give_back)
-
-    def _give_back(self) -> None:
-        self._tensors.forget()
-        _trim()
+            self._tensors.forget()
+        elif loop.time() - (self._kept_since or loop.time()) < _LONGEST_KEPT_S:
+            return
+        self._kept_since = None
+        await loop.run_in_executor(self._on, _trim)
 
 
 def _trim() -> None:

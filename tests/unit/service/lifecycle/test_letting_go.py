@@ -68,3 +68,23 @@ def test_the_last_one_that_closes_gives_back_the_memory_of_all(
 
     asyncio.run(let_go())
     assert given_back == ["all"]
+
+
+def test_memory_comes_back_while_versions_go_on_closing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_LETTING_GO_S", 0.0)
+    monkeypatch.setattr(memory, "_NEXT_VERSION_S", 0.05)
+    monkeypatch.setattr(memory, "_LONGEST_KEPT_S", 0.1)
+    given_back: list[str] = []
+    monkeypatch.setattr(memory, "_trim", lambda: given_back.append("all"))
+
+    async def let_go() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            letting_go = LettingGo(TensorMemory(), pool)
+            going = []
+            for _ in range(12):
+                going.append(asyncio.create_task(letting_go.let_go([])))
+                await asyncio.sleep(0.03)
+            assert given_back
+            await asyncio.gather(*going)
+
+    asyncio.run(let_go())
