@@ -6,11 +6,8 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__x86_64__) && defined(__GLIBC__)
-/* Compiled once for each; the first call finds out which the processor can do. */
-#define FOR_EACH_PROCESSOR __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define FOR_EACH_PROCESSOR
+#ifdef __x86_64__
+#include <cpuid.h>
 #endif
 
 #define AHEAD 2    /* rows */
@@ -32,34 +29,92 @@ static int64_t first_outside(const int64_t *places, int64_t count, int64_t end)
     return -1;
 }
 
-FOR_EACH_PROCESSOR
-int64_t first_layer(const float *restrict users, int64_t user_count, const int64_t *user_row,
-                    const float *restrict items, int64_t item_count, const int64_t *item_row,
-                    int64_t rows, const int64_t *starts, const uint8_t *relu, int64_t parts,
-                    float *restrict out)
+/* Bits that one instruction adds: what the processor has, and the system saves for it. Compilers'
+   own dispatch (target_clones) asks a runtime that zig leaves out, and then takes the least. */
+int64_t vector_bits(void)
+{
+#ifdef __x86_64__
+    uint32_t a, b, c, d, saved, unused;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE))
+        return 128;
+    __asm__("xgetbv" : "=a"(saved), "=d"(unused) : "c"(0));
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d))
+        return 128;
+    if (b & bit_AVX512F && (saved & 0xe6) == 0xe6)
+        return 512;
+    if (b & bit_AVX2 && (saved & 0x06) == 0x06)
+        return 256;
+#endif
+    return 128;
+}
+
+static inline __attribute__((always_inline)) void
+add(const float *restrict user, const float *restrict item, const float *next, int64_t columns,
+    int relu, float *restrict to)
+{
+    int64_t i = 0;
+    for (; i + LINE <= columns; i += LINE) {
+        __builtin_prefetch(next + i);
+        for (int64_t k = i; k < i + LINE; k++) {
+            const float sum = user[k] + item[k];
+            to[k] = relu && sum < 0 ? 0 : sum; /* what is no number stays none */
+        }
+    }
+    for (; i < columns; i++) {
+        const float sum = user[i] + item[i];
+        to[i] = relu && sum < 0 ? 0 : sum;
+    }
+}
+
+static inline __attribute__((always_inline)) void
+add_rows(const float *restrict users, const int64_t *user_row, const float *restrict items,
+         const int64_t *item_row, int64_t rows, const int64_t *starts, const uint8_t *relu,
+         int64_t parts, float *restrict out)
 {
     const int64_t width = starts[parts];
-    if (first_outside(user_row, rows, user_count) >= 0 ||
-        first_outside(item_row, rows, item_count) >= 0)
-        return -1;
     for (int64_t row = 0; row < rows; row++) {
         const float *user = users + user_row[row] * width;
         const float *item = items + item_row[row] * width;
-        if (row + AHEAD < rows)
-            ask_for(items + item_row[row + AHEAD] * width, width);
+        const float *next = items + item_row[row + 1 < rows ? row + 1 : row] * width;
         for (int64_t part = 0; part < parts; part++) {
             const int64_t start = starts[part], columns = starts[part + 1] - start;
             float *to = out + rows * start + row * columns;
             if (relu[part])
-                for (int64_t i = 0; i < columns; i++) {
-                    const float sum = user[start + i] + item[start + i];
-                    to[i] = sum < 0 ? 0 : sum; /* what is no number stays none */
-                }
+                add(user + start, item + start, next + start, columns, 1, to);
             else
-                for (int64_t i = 0; i < columns; i++)
-                    to[i] = user[start + i] + item[start + i];
+                add(user + start, item + start, next + start, columns, 0, to);
         }
     }
+}
+
+#define ADD_ROWS(name, instructions)                                                              \
+    instructions static void name(                                                                \
+        const float *restrict users, const int64_t *user_row, const float *restrict items,        \
+        const int64_t *item_row, int64_t rows, const int64_t *starts, const uint8_t *relu,        \
+        int64_t parts, float *restrict out)                                                       \
+    {                                                                                             \
+        add_rows(users, user_row, items, item_row, rows, starts, relu, parts, out);               \
+    }
+
+ADD_ROWS(add_rows_128, )
+#ifdef __x86_64__
+ADD_ROWS(add_rows_256, __attribute__((target("avx2"))))
+ADD_ROWS(add_rows_512, __attribute__((target("avx512f"))))
+#else
+#define add_rows_256 add_rows_128
+#define add_rows_512 add_rows_128
+#endif
+
+int64_t first_layer(const float *restrict users, int64_t user_count, const int64_t *user_row,
+                    const float *restrict items, int64_t item_count, const int64_t *item_row,
+                    int64_t rows, const int64_t *starts, const uint8_t *relu, int64_t parts,
+                    float *restrict out, int64_t bits)
+{
+    if (first_outside(user_row, rows, user_count) >= 0 ||
+        first_outside(item_row, rows, item_count) >= 0)
+        return -1;
+    (bits == 512 ? add_rows_512 : bits == 256 ? add_rows_256 : add_rows_128)(
+        users, user_row, items, item_row, rows, starts, relu, parts, out);
     return 0;
 }
 

@@ -35,7 +35,10 @@ def _function(name: str, arguments: str, lets_go: bool) -> Any:
     return function
 
 
-_first_layer = _function("first_layer", "pnppnpnppnp", lets_go=True)
+VECTOR_BITS: int = _function("vector_bits", "", lets_go=False)()
+"""How many bits of numbers this processor adds with one instruction: 128, 256 or 512."""
+
+_first_layer = _function("first_layer", "pnppnpnppnpn", lets_go=True)
 _copy_rows = _function("copy_rows", "pnppnpnn", lets_go=True)
 _find = _function("find", "pnppnp", lets_go=False)  # to get it back would take longer
 
@@ -68,7 +71,7 @@ def first_layer(
         *(_address(users, np.float32, width), len(users), _address(user_row, np.int64)),
         *(_address(items, np.float32, width), len(items), _address(item_row, np.int64)),
         *(rows, _address(starts, np.int64), _address(relu, np.bool_), parts),
-        _address(out, np.float32),
+        *(_address(out, np.float32), VECTOR_BITS),
     )
     if outside:
         raise IndexError(f"rows of {len(users)} users and {len(items)} items, one not among them")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,13 +14,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundle.manifest import Part
+from service import native
 from service.scoring.first_layer import FirstLayer
 
 PART = st.tuples(st.integers(1, 40), st.booleans())
+LOOPS = [bits for bits in (128, 256, 512) if bits <= native.VECTOR_BITS]
 
 
 def parts(shapes: list[tuple[int, bool]]) -> list[Part]:
     return [Part(tensor=f"t{at}", width=w, relu=r) for at, (w, r) in enumerate(shapes)]
+
+
+@pytest.fixture(params=LOOPS, scope="module", autouse=True)
+def loop(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Each of the loops that this processor can run, its own being the last."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "VECTOR_BITS", request.param)
+        yield
+
+
+def test_the_loop_is_the_one_that_this_processor_has_instructions_for() -> None:
+    flags = Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split()
+    widest = 512 if "avx512f" in flags else 256 if "avx2" in flags else 128
+    assert LOOPS[-1] == widest
 
 
 @given(
@@ -46,12 +64,12 @@ def test_it_is_the_rectified_sum(
 
 
 def test_what_is_no_number_is_not_rectified_away() -> None:
-    layer = FirstLayer(parts([(3, True), (2, False)]))
-    items = np.array([[np.nan, np.inf, -np.inf, np.nan, -np.inf]], np.float32)
-    zero = np.zeros(1, np.int64)
-    found = layer.compute(np.zeros((1, 5), np.float32), zero, items, zero, np.empty(5, np.float32))
-    np.testing.assert_array_equal(found["t0"], np.array([[np.nan, np.inf, 0]], np.float32))
-    np.testing.assert_array_equal(found["t1"], items[:, 3:])
+    layer = FirstLayer(parts([(23, True), (22, False)]))
+    items = np.tile(np.array([np.nan, np.inf, -np.inf], np.float32), 15)[None]
+    zero, user = np.zeros(1, np.int64), np.zeros((1, 45), np.float32)
+    found = layer.compute(user, zero, items, zero, np.empty(45, np.float32))
+    np.testing.assert_array_equal(found["t0"], np.where(items == -np.inf, 0, items)[:, :23])
+    np.testing.assert_array_equal(found["t1"], items[:, 23:])
 
 
 @pytest.mark.parametrize(
