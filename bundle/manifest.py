@@ -29,7 +29,8 @@ VOCABULARIES_FILE = "vocabularies.npz"
 GOLDEN_FILE = "golden.npz"
 UNPUBLISHED = 0
 
-ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
+MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+ModelName = Annotated[str, Field(pattern=MODEL_NAME, max_length=128)]
 ColumnName = Annotated[str, Field(min_length=1, max_length=512)]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
 

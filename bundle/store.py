@@ -31,6 +31,7 @@ from bundle.errors import (
 from bundle.manifest import (
     GOLDEN_FILE,
     MANIFEST_FILE,
+    MODEL_NAME,
     VOCABULARIES_FILE,
     FileDigest,
     Manifest,
@@ -39,6 +40,7 @@ from bundle.manifest import (
 )
 from bundle.vocabulary import Vocabularies
 
+_MODEL = re.compile(MODEL_NAME)
 _VERSION = re.compile("[1-9][0-9]{0,17}")
 _CHUNK_BYTES = 1 << 20
 _MANIFEST_BYTES = 16 << 20
@@ -88,13 +90,16 @@ def versions(models: Path, model: str) -> list[int]:
 
 
 def model_names(models: Path) -> list[str]:
-    """Models that have at least one published version that this process may see, by name."""
+    """Models that have at least one published version that this process may see, by name.
+
+    Directories with names that no manifest may have are somebody else's: `.snapshot`, say.
+    """
     if not models.is_dir():
         return []
     found = []
     for entry in models.iterdir():
-        with suppress(PermissionError):  # `lost+found`, say, of a volume
-            if versions(models, entry.name):
+        with suppress(PermissionError):
+            if _MODEL.fullmatch(entry.name) and versions(models, entry.name):
                 found.append(entry.name)
     return sorted(found)
 

@@ -135,10 +135,14 @@ def _add_operations(app: FastAPI, service: Service) -> None:
 
 
 async def _readiness(service: Service) -> Response:
-    waiting = [model.name for model in service.registry.models if model.live is None]
-    wrong = [FieldError(f"models.{name}", "no version is ready") for name in waiting]
-    if not service.registry.models:
+    models = service.registry.models
+    without = [model.name for model in models if model.live is None]
+    wrong: list[FieldError] = []
+    if not models:
         wrong.append(FieldError("models", f"none in {service.settings.models_dir}"))
+    elif not service.ready:
+        wrong += [FieldError(f"models.{name}", "no version is ready") for name in without]
+        wrong = wrong or [FieldError("models", "not all of them are loaded yet")]
     others = service.worker.others_not_ready()
     wrong += [FieldError(f"workers.{index}", "not ready") for index in others]
     store = service.features.store
@@ -152,7 +156,8 @@ async def _readiness(service: Service) -> Response:
     if wrong:
         not_ready = NotReady("; ".join(f"{each.loc}: {each.msg}" for each in wrong))
         return problem(not_ready, new_request_id(), wrong)
-    return _json({"status": "ready", "feature_store": {"name": store.name, "state": store_state}})
+    state = {"name": store.name, "state": store_state}
+    return _json({"status": "ready", "feature_store": state, "models_without_version": without})
 
 
 def _json(content: dict[str, Any]) -> Response:

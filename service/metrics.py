@@ -130,6 +130,12 @@ class Metrics:
         self.deployments_refused = counter(
             "deployments_refused", "Deployment files that could not be read", "model"
         )
+        self.model_problems = gauge(
+            "model_problem",
+            "1 while a model's directory or deployment file cannot be followed by every worker",
+            "model",
+            mode="livemax",
+        )
         self.compared = counter(
             "compared", "Answered requests by what became of comparing them", "model", "outcome"
         )

@@ -51,8 +51,8 @@ class ModelStatus(BaseModel):
     """A model with its versions, newest first, and what the live one can be asked for.
 
     `fusions_refused` says why what is live under a name is not what its file says.
-    `problem` says what is wrong with the deployment file; `converged`, that every worker serves
-    what it says.
+    `problem` says what is wrong with the deployment file or the directory; `converged`, that every
+    worker serves what the file says.
     """
 
     name: str

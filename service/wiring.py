@@ -66,6 +66,14 @@ class Service:
         self.follower.start()
 
     @property
+    def ready(self) -> bool:
+        """Whether requests may come: all that was there at the start is served or refused.
+
+        A model whose versions are all bad keeps nobody from the others (docs/decisions/0046).
+        """
+        return self.follower.looked.is_set() and self.registry.ready
+
+    @property
     def may_accept(self) -> asyncio.Event | None:
         """Set once connections may come, where another answers until then; None: at once."""
         beside = self.worker.replaces or self.settings.reuse_port
@@ -85,7 +93,7 @@ class Service:
     async def _announce(self) -> None:
         await self.follower.looked.wait()
         while self.worker.run_dir is not None:
-            self.worker.announce(self.registry.ready)
+            self.worker.announce(self.ready)
             await asyncio.sleep(_ANNOUNCE_EVERY_S)
 
     async def stop(self) -> None:

@@ -54,7 +54,8 @@ class Follower:
         hot_items: the items whose tensors a version is to have before its first request.
 
     Attributes:
-        looked: set once every version that was wanted at the start is live or refused.
+        looked: set once every version that was wanted at the start is live or refused, and
+            some model is live unless there is none.
     """
 
     def __init__(
@@ -128,9 +129,12 @@ class Follower:
             self._bell.ring()
 
     def _report(self) -> None:
+        for model in self._registry.models:
+            self._metrics.model_problems.labels(model.name).set(model.problem is not None)
         settled = {model: self._plan.settled(model) for model in self._registry.models}
         self._board.put({model.name: part(model, done) for model, done in settled.items()})
-        if all(settled.values()):
+        nothing_due = self._registry.ready and self._plan.next_missing() is None
+        if nothing_due or all(settled.values()):
             self.looked.set()
 
     async def _follow(self) -> None:
@@ -144,7 +148,13 @@ class Follower:
                     await self._wake.wait()
 
     async def _look(self) -> None:
-        for name in model_names(self._directory):
+        names: list[str] = []
+        with self._going_on(self._directory):
+            names = model_names(self._directory)
+        for model in self._registry.models:
+            if model.name not in names:
+                self._go_on_without(model, f"no version in {self._directory / model.name} any more")
+        for name in names:
             model = self._registry.model(name)
             with self._going_on(self._directory / name):
                 self._read_deployment(model)
@@ -180,7 +190,9 @@ class Follower:
         try:
             deployment = read(self._directory, model.name)
         except DeploymentInvalid as error:
-            self._keep_deployment(model, str(error))
+            if model.problem != str(error):
+                self._metrics.deployments_refused.labels(model.name).inc()
+            self._go_on_without(model, f"deployment refused: {error}")
             return
         model.problem = None
         if deployment != model.deployment:
@@ -190,11 +202,11 @@ class Follower:
             if before is not None or deployment.generation:
                 log.info("%s: deployment %s", model.name, in_words(deployment))
 
-    def _keep_deployment(self, model: Model, problem: str) -> None:
+    def _go_on_without(self, model: Model, problem: str) -> None:
+        """Keep what was read last of a model whose files cannot be followed now."""
         if model.problem != problem:
-            kept = "the last one stays" if model.deployment else "nothing is served"
-            log.error("%s: deployment refused: %s (%s)", model.name, problem, kept)
-            self._metrics.deployments_refused.labels(model.name).inc()
+            kept = "the last deployment stays" if model.deployment else "nothing is served"
+            log.error("%s: %s (%s)", model.name, problem, kept)
         model.problem = problem
 
     def _load_next(self) -> None:

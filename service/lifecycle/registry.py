@@ -39,7 +39,7 @@ class Model:
         canary: answers users whose hash is below `canary_below`.
         shadow: answers nobody.
         deployment: the last one that could be read; None before that.
-        problem: what is wrong with the deployment file now.
+        problem: what is wrong with the deployment file or the model's directory now.
         trials: what is compared with the stable version.
         ended_trial: the last one that the judge has ended, with its reason.
         ended_canary: generation of the deployment whose canary the judge has ended.
@@ -80,8 +80,8 @@ class Registry:
 
     @property
     def ready(self) -> bool:
-        """Whether there are models, and every one has a live version."""
-        return bool(self._models) and all(model.live for model in self._models.values())
+        """Whether some model has a live version."""
+        return any(model.live for model in self._models.values())
 
     def model(self, name: str) -> Model:
         """The model of that name, new if it was not seen before."""
@@ -99,7 +99,7 @@ class Registry:
         """Hold one version for the length of a request.
 
         Args:
-            name: the model; None when only one is served.
+            name: the model; None when only one has a live version.
             version: a loaded version; None for the one whose turn it is.
             user: who is asked for; decides between the stable version and a canary.
 
@@ -126,11 +126,7 @@ class Registry:
 
     def _pick(self, name: str | None, version: int | None, user: str | None) -> LoadedVersion:
         if name is None:
-            if len(self._models) > 1:
-                raise UnknownModel(f"model: name one of {', '.join(sorted(self._models))}")
-            if not self._models:
-                raise NoActiveModel("no model is published yet")
-            (name,) = self._models
+            name = self._the_one()
         model = self._models.get(name)
         if model is None:
             known = ", ".join(sorted(self._models)) or "none"
@@ -148,6 +144,18 @@ class Registry:
         if model.live is None:
             raise NoActiveModel(f"{name}: no version is ready; see /models")
         return model.live
+
+    def _the_one(self) -> str:
+        """The model that is meant where none is named; one that has no live version is not."""
+        served = sorted(name for name, model in self._models.items() if model.live)
+        if len(served) > 1:
+            raise UnknownModel(f"model: name one of {', '.join(served)}")
+        if not served:
+            seen = ", ".join(sorted(self._models))
+            raise NoActiveModel(
+                f"{seen}: no version is ready; see /models" if seen else "no model is published yet"
+            )
+        return served[0]
 
     def bring_in(self, model: Model, loaded: LoadedVersion) -> None:
         """A version is ready; `assign` gives it a part."""

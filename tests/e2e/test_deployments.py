@@ -222,7 +222,7 @@ def test_a_damaged_deployment_file_changes_nothing_that_is_served(
     file = three.model / "deployment.json"
     right = file.read_text()
     file.write_text(right[: len(right) // 2])
-    service.expect_in_log("deployment refused: .*deployment.json: .*the last one stays")
+    service.expect_in_log("deployment refused: .*deployment.json: .*the last deployment stays")
     model = service.model(MODEL)
     assert "deployment.json" in model["problem"]
     assert not model["converged"]

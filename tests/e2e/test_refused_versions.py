@@ -113,10 +113,42 @@ def test_a_damaged_model_does_not_keep_others_from_being_served(
     other = models_dir.copy_as_model("another", trained_version=2)
     (models_dir.path / other / "1" / "user.onnx").unlink()
     (models_dir.path / other / "1" / "user.onnx").symlink_to("nowhere")
-    service = serve(models_dir.path, ready=False)
+    service = serve(models_dir.path)
     service.expect_in_log(f"{other} version 1 refused: file_unsafe: .*")
 
-    eventually(lambda: service.model(MODEL)["tasks"])
+    assert service.http.get("/readyz").json()["models_without_version"] == [other]
     assert service.rank(**REQUEST, model=MODEL)["model"] == {"name": MODEL, "version": 1}
+    assert service.rank(**REQUEST)["model"] == {"name": MODEL, "version": 1}
     answer = service.http.post("/rank", json=REQUEST | {"model": other})
     assert answer.json()["code"] == "no_active_model"
+
+
+def test_another_model_that_is_damaged_changes_nothing(
+    models_dir: ModelsDirectory, serve: Serve
+) -> None:
+    service = serve(models_dir.path)
+    (models_dir.path / "another" / "1").mkdir(parents=True)
+    service.expect_in_log("another version 1 refused: file_missing: .*")
+
+    ready = service.http.get("/readyz")
+    assert (ready.status_code, ready.json()["models_without_version"]) == (200, ["another"])
+    assert service.rank(**REQUEST)["model"] == {"name": MODEL, "version": 1}
+
+
+def test_a_model_whose_directory_is_gone_goes_on_and_says_so(
+    models_dir: ModelsDirectory, serve: Serve
+) -> None:
+    service = serve(models_dir.path)
+    away = models_dir.path.with_name("away")
+    models_dir.path.rename(away)
+    service.expect_in_log(f"{MODEL}: no version in .* any more .the last deployment stays.")
+    assert str(models_dir.model) in service.model(MODEL)["problem"]
+    assert not service.model(MODEL)["converged"]
+    assert service.metric("multirank_model_problem", model=MODEL) == 1
+    assert service.http.get("/readyz").status_code == 200
+    assert service.rank(**REQUEST)["model"]["version"] == 1
+
+    away.rename(models_dir.path)
+    eventually(lambda: service.model(MODEL)["converged"])
+    assert service.model(MODEL)["problem"] is None
+    assert service.metric("multirank_model_problem", model=MODEL) == 0

@@ -175,6 +175,8 @@ def test_what_is_not_a_version_is_ignored(models: Path) -> None:
     for name in ("2", "10", "0", "-1", "1.5", "v3", "٣", "²", ".publishing-x", "fusions", "1e3"):
         (model / name).mkdir(parents=True)
     (models / "empty").mkdir()
+    for name in (".snapshot", "lost+found", "a b"):
+        (models / name / "1").mkdir(parents=True)
     (models / "README").write_text("not a model")
     assert versions(models, "tiny") == [2, 10]
     assert versions(models, "empty") == []
