@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 Tensor = npt.NDArray[np.float32]
+Kept = npt.NDArray[np.float32] | npt.NDArray[np.float16]
+"""Item tensors where they are kept."""
 Places = npt.NDArray[np.int64]
 
 _LIBRARY = Path(__file__).with_name(f"_native{sysconfig.get_config_var('EXT_SUFFIX')}")
@@ -38,7 +40,7 @@ def _function(name: str, arguments: str, lets_go: bool) -> Any:
 VECTOR_BITS: int = _function("vector_bits", "", lets_go=False)()
 """How many bits of numbers this processor adds with one instruction: 128, 256 or 512."""
 
-_first_layer = _function("first_layer", "pnppnpnppnpn", lets_go=True)
+_first_layer = _function("first_layer", "pnppnpnnppnpn", lets_go=True)
 _copy_rows = _function("copy_rows", "pnppnpnn", lets_go=True)
 _find = _function("find", "pnppnp", lets_go=False)  # to get it back would take longer
 
@@ -46,7 +48,7 @@ _find = _function("find", "pnppnp", lets_go=False)  # to get it back would take 
 def first_layer(
     users: Tensor,
     user_row: Places,
-    items: Tensor,
+    items: Kept,
     item_row: Places,
     starts: Places,
     relu: npt.NDArray[np.bool_],
@@ -55,7 +57,7 @@ def first_layer(
     """users[user_row] + items[item_row], cut into parts that lie one after the other in `out`.
 
     Args:
-        users, items: float32 [U, P], [I, P]. user_row, item_row: int64 [N].
+        users: float32 [U, P]. items: float32 or float16 [I, P]. user_row, item_row: int64 [N].
         starts: int64 [K + 1], the first column of each part, and P.
         relu: bool [K], parts that become max(x, 0); NaN stays.
         out: float32 of at least N * P numbers: part k at N * starts[k], [N, its columns].
@@ -67,33 +69,37 @@ def first_layer(
     rows, parts, width = len(user_row), len(relu), int(starts[-1])
     if len(item_row) != rows or len(starts) != parts + 1 or out.size < rows * width:
         raise ValueError(f"{len(item_row)} item rows, {out.size} numbers for {rows} user rows")
+    half = items.dtype == np.float16
+    of_items = np.float16 if half else np.float32
     outside = _first_layer(
         *(_address(users, np.float32, width), len(users), _address(user_row, np.int64)),
-        *(_address(items, np.float32, width), len(items), _address(item_row, np.int64)),
-        *(rows, _address(starts, np.int64), _address(relu, np.bool_), parts),
+        *(_address(items, of_items, width), len(items), _address(item_row, np.int64)),
+        *(half, rows, _address(starts, np.int64), _address(relu, np.bool_), parts),
         *(_address(out, np.float32), VECTOR_BITS),
     )
     if outside:
         raise IndexError(f"rows of {len(users)} users and {len(items)} items, one not among them")
 
 
-def copy_rows(source: Tensor, source_row: Places, target: Tensor, target_row: Places) -> None:
+def copy_rows(source: Kept, source_row: Places, target: Kept, target_row: Places) -> None:
     """target[target_row] = source[source_row], without another copy of them on the way.
 
     Args:
-        source, target: float32 [., P]; one does not overlap the other. The rows: int64 [N].
+        source, target: float32 or float16, both the same, [., P]; one does not overlap the other.
+        source_row, target_row: int64 [N].
 
     Raises:
         ValueError: an array is not of that type or shape, or does not lie in one piece.
         IndexError: there is no such row.
     """
     rows, width = len(source_row), source.shape[-1]
+    kind = np.float16 if target.dtype == np.float16 else np.float32
     if len(target_row) != rows:
         raise ValueError(f"{rows} rows for {len(target_row)} places")
     outside = _copy_rows(
-        *(_address(source, np.float32, width), len(source), _address(source_row, np.int64)),
-        *(_address(target, np.float32, width), len(target), _address(target_row, np.int64)),
-        *(rows, width),
+        *(_address(source, kind, width), len(source), _address(source_row, np.int64)),
+        *(_address(target, kind, width), len(target), _address(target_row, np.int64)),
+        *(rows, width * target.itemsize),
     )
     if outside:
         raise IndexError(f"rows of {len(source)} and of {len(target)}, one not among them")

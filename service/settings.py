@@ -94,6 +94,11 @@ class Settings(BaseSettings):
     item_cache_bytes: Annotated[int, Field(ge=0)] = Field(
         256 << 20, description="Item tensors kept by each loaded version, bytes; 0 keeps none"
     )
+    item_cache_type: Literal["float32", "float16"] = Field(
+        "float32",
+        description="Numbers of item tensors; `float16`: twice as many in those bytes, less memory "
+        "read in a run, and rounded scores (the log says by how much)",
+    )
     memory_budget_bytes: Annotated[int, Field(ge=1)] | None = Field(
         None,
         description="Estimated bytes of all loaded versions; one more is refused. Unset: no limit",

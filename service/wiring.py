@@ -31,6 +31,7 @@ from service.lifecycle.version import LoadedVersion
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.scoring.runs import RUN_S, Runs
+from service.scoring.tensor_memory import TensorMemory
 from service.settings import Settings
 from service.values import Candidates
 from service.worker import Worker
@@ -147,6 +148,7 @@ def build(settings: Settings, worker: Worker) -> Service:
         item_cache_bytes=settings.item_cache_bytes,
         metrics=metrics,
         runs=runs,
+        tensors=TensorMemory(settings.item_cache_type),
     )
     board = Board(worker, settings.poll_interval_ms / 1000)
     registry = Registry(metrics, lambda closed: follower.release(closed))

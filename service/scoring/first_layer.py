@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bundle.manifest import Part
-from service.native import Places, Tensor, first_layer
+from service.native import Kept, Places, Tensor, first_layer
 
 
 class FirstLayer:
@@ -29,13 +29,13 @@ class FirstLayer:
         self.width = int(self._starts[-1])
 
     def compute(
-        self, users: Tensor, user_row: Places, items: Tensor, item_row: Places, out: Tensor
+        self, users: Tensor, user_row: Places, items: Kept, item_row: Places, out: Tensor
     ) -> dict[str, Tensor]:
         """The tensors of the parts for N candidates, by name: float32 [N, width] each, in `out`.
 
         Args:
             users: float32 [U, P]. user_row: int64 [N], each in [0, U).
-            items: float32 [I, P]. item_row: int64 [N], each in [0, I).
+            items: float32 or float16 [I, P]. item_row: int64 [N], each in [0, I).
             out: float32 of at least N * P numbers, written over.
 
         Raises:

@@ -4,6 +4,9 @@ Tensors lie in the slots of one array and are gathered by index. The key is the 
 of the feature row, so an item whose features change is another key and is never answered from an
 old tensor, and items alike in every feature share one. A cache belongs to one model version.
 
+They may be kept as float16: twice as many have room, and a run reads half as much. Whatever is
+computed is then rounded to what would be kept: a score does not depend on what was in the cache.
+
 Tensors are evicted by clock (`clock.py`).
 
 Not thread-safe: one version's runs follow each other on one thread.
@@ -13,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +24,7 @@ import numpy.typing as npt
 from service.clock import Clock
 from service.hash_index import ABSENT, HashIndex
 from service.metrics import Metrics
-from service.native import Places, Tensor, copy_rows
+from service.native import Kept, Places, Tensor, copy_rows
 from service.scoring.tensor_memory import TensorMemory
 
 UNCACHED = 0
@@ -40,7 +43,7 @@ class ItemTensors(Protocol):
         """float32 [n, P], good until the next slice is taken."""
 
 
-def located(tensors: ItemTensors, rows: slice) -> tuple[Tensor, Places]:
+def located(tensors: ItemTensors, rows: slice) -> tuple[Kept, Places]:
     """Where the tensors of n rows lie: an array [I, P], and for each row its place there."""
     if isinstance(tensors, _Cached) and not len(tensors.absent):
         return tensors.cache.tensors, tensors.slots[rows]
@@ -57,7 +60,7 @@ class ItemCache:
         memory: has their memory, as long as there is this cache.
 
     Attributes:
-        tensors: float32 [slots, P].
+        tensors: float32 or float16 [slots, P].
     """
 
     def __init__(
@@ -68,13 +71,14 @@ class ItemCache:
         metrics: Metrics,
         memory: TensorMemory,
     ) -> None:
-        slots = capacity_bytes // (4 * width)
+        slots = capacity_bytes // (memory.dtype.itemsize * width)
         self.tensors = memory.take(self, slots, width)
         self._contents = np.zeros(slots, np.uint64)
         self._clock = Clock(slots)
         self._index = HashIndex(slots)
         self._kept = 0
-        self._gathered = np.empty((0, width), np.float32)  # the rows of one slice
+        self._gathered = np.empty((0, width), memory.dtype)  # the rows of one slice
+        self._none_computed = np.empty((0, width), np.float32)
         self._hits = metrics.item_cache.labels(model, "hit")
         self._misses = metrics.item_cache.labels(model, "miss")
         self._evictions = metrics.item_cache_evictions.labels(model)
@@ -103,7 +107,7 @@ class ItemCache:
             return self._compute(contents, absent, compute, kept=_NONE)
         if not len(absent):
             self._clock.asked[slots] = True
-            return _Cached(self, slots, absent, self._gathered[:0])
+            return _Cached(self, slots, absent, self._none_computed)
         present = np.unique(slots[slots != ABSENT])
         self._clock.asked[present] = True
         return _Cached(self, slots, absent, self._compute(contents, absent, compute, kept=present))
@@ -111,9 +115,20 @@ class ItemCache:
     def copy(self, slots: npt.NDArray[np.int64]) -> Tensor:
         """What lies in n slots, float32 [n, P], in memory that the next call uses again."""
         if len(self._gathered) < len(slots):
-            self._gathered = np.empty((len(slots), self._gathered.shape[1]), np.float32)
+            self._gathered = np.empty((len(slots), self._gathered.shape[1]), self.tensors.dtype)
         copied = self._gathered[: len(slots)]
-        return np.take(self.tensors, slots, axis=0, out=copied, mode="wrap")
+        taken = np.take(self.tensors, slots, axis=0, out=copied, mode="wrap")
+        return taken.astype(np.float32, copy=False)
+
+    def rounded(self, tensors: Tensor) -> Tensor:
+        """Tensors float32 [n, P] as they would come out of here; what is too large is infinite."""
+        if self.tensors.dtype == np.float32:
+            return tensors
+        return self._as_kept(tensors).astype(np.float32)
+
+    def _as_kept(self, tensors: Tensor) -> Kept:
+        with np.errstate(over="ignore"):  # scores that come of it are null, and counted
+            return cast("Kept", tensors.astype(self.tensors.dtype, copy=False))
 
     def _compute(
         self,
@@ -145,14 +160,14 @@ class ItemCache:
         evicted = self._contents[slots]
         evicted = evicted[evicted != UNCACHED]
         self._index.remove(evicted)
-        copy_rows(tensors, rows, self.tensors, slots)
+        copy_rows(self._as_kept(tensors), rows, self.tensors, slots)
         self._contents[slots] = contents
         displaced = self._index.put(contents, slots)
         self._contents[displaced] = UNCACHED
         self._clock.asked[displaced] = False
         self._kept += len(contents) - len(evicted) - len(displaced)
         self._evictions.inc(len(evicted) + len(displaced))
-        self._bytes.set(self._kept * self.tensors.shape[1] * 4)
+        self._bytes.set(self._kept * self.tensors.shape[1] * self.tensors.itemsize)
 
 
 @dataclass(slots=True)

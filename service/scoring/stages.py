@@ -29,7 +29,13 @@ _AFRESH_ROWS = 256
 
 
 class Model(ABC):
-    """What a version computes, as the batcher takes it apart."""
+    """What a version computes, as the batcher takes it apart.
+
+    Attributes:
+        exact: its scores are the exporter's but for the rounding of float32.
+    """
+
+    exact = True
 
     @abstractmethod
     def user(self, users: UserSide) -> Tensor:
@@ -117,6 +123,7 @@ class StagedModel(Model):
     ) -> None:
         self._encoder = encoder
         self._cache = cache
+        self.exact = cache.tensors.dtype == np.float32
         self._user, self._item = (
             Session(bundle.path / stage.file, stage, threads, runs)
             for stage in (stages.user, stages.item)
@@ -140,7 +147,8 @@ class StagedModel(Model):
 
     def _compute_items(self, items: Sequence[Candidates], rows: npt.NDArray[np.intp]) -> Tensor:
         encoded = self._encoder.item(np.concatenate([part.rows for part in items])[rows])
-        return self._item.run({"ids": encoded.ids, "numbers": encoded.numbers})
+        computed = self._item.run({"ids": encoded.ids, "numbers": encoded.numbers})
+        return self._cache.rounded(computed)
 
     def joint(
         self, user_tensor: Tensor, item_tensors: ItemTensors, user_row: npt.NDArray[np.int64]

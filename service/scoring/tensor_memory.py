@@ -9,29 +9,37 @@ from __future__ import annotations
 
 import weakref
 from contextlib import suppress
+from typing import Any, Literal
 
 import numpy as np
 
-from service.native import Tensor
+from service.native import Kept
+
+KeptAs = Literal["float32", "float16"]
 
 
 class TensorMemory:
-    """Arrays of tensors, and the last one that was given back; from any thread."""
+    """Arrays of tensors, and the last one that was given back; from any thread.
 
-    def __init__(self) -> None:
-        self._spare: list[Tensor] = []
+    Args:
+        kept_as: the type of their numbers.
+    """
 
-    def take(self, owner: object, slots: int, width: int) -> Tensor:
-        """An array float32 [slots, width] of any content; it comes back as its owner goes."""
-        tensors: Tensor | None = None
+    def __init__(self, kept_as: KeptAs = "float32") -> None:
+        self.dtype: np.dtype[Any] = np.dtype(kept_as)
+        self._spare: list[Kept] = []
+
+    def take(self, owner: object, slots: int, width: int) -> Kept:
+        """An array [slots, width] of any content; it comes back as its owner goes."""
+        tensors: Kept | None = None
         with suppress(IndexError):
             tensors = self._spare.pop()
         if tensors is None or tensors.shape != (slots, width):
-            tensors = np.empty((slots, width), np.float32)  # memory comes as slots are filled
+            tensors = np.empty((slots, width), self.dtype)  # memory comes as slots are filled
         weakref.finalize(owner, self._give_back, tensors).atexit = False
         return tensors
 
-    def _give_back(self, tensors: Tensor) -> None:
+    def _give_back(self, tensors: Kept) -> None:
         self._spare[:] = [tensors]
 
     def forget(self) -> None:

@@ -28,6 +28,7 @@ def test_rows_are_copied_to_their_places(width: int, source_row: list[int], rand
     ("change", "error", "message"),
     [
         ({"source": np.zeros((3, 2))}, ValueError, "float64 in pieces or of another type; float32"),
+        ({"target": np.zeros((3, 2), np.float16)}, ValueError, "float32 in pieces or of another"),
         ({"target": np.zeros((3, 5), np.float32)}, ValueError, "tensors are (3, 5), must be 2"),
         ({"target": np.zeros((3, 4), np.float32)[:, :2]}, ValueError, "float32 in pieces"),
         ({"source_row": np.array([0, 3])}, IndexError, "one not among them"),

@@ -21,6 +21,7 @@ OTHER_VALUES: dict[str, tuple[str, object]] = {
     "threads": ("3", 3),
     "allow_request_formula": ("true", True),
     "memory_budget_bytes": ("1000000", 1_000_000),
+    "item_cache_type": ("float16", "float16"),
     "decision_log_dir": ("log", Path("log")),
     "decision_log_rate": ("0.5", 0.5),
     "admin_token": ("secret", SecretStr("secret")),

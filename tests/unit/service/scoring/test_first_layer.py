@@ -43,13 +43,17 @@ def test_the_loop_is_the_one_that_this_processor_has_instructions_for() -> None:
     st.lists(PART, min_size=1, max_size=5),
     st.lists(st.tuples(st.integers(0, 2), st.integers(0, 6)), max_size=30),
     st.integers(0, 1000),
+    st.sampled_from([np.float32, np.float16]),
 )
 def test_it_is_the_rectified_sum(
-    shapes: list[tuple[int, bool]], rows: list[tuple[int, int]], seed: int
+    shapes: list[tuple[int, bool]],
+    rows: list[tuple[int, int]],
+    seed: int,
+    kept_as: type[np.floating[Any]],
 ) -> None:
     layer, rng = FirstLayer(parts(shapes)), np.random.default_rng(seed)
     users = rng.standard_normal((3, layer.width), np.float32)
-    items = rng.standard_normal((7, layer.width), np.float32)
+    items: Any = rng.standard_normal((7, layer.width), np.float32).astype(kept_as)
     places = np.array(rows, np.int64).reshape(-1, 2).T.copy()
     out = np.full(len(rows) * layer.width + 3, 7, np.float32)
     found = layer.compute(users, places[0], items, places[1], out)
@@ -63,13 +67,14 @@ def test_it_is_the_rectified_sum(
     assert (out[len(rows) * layer.width :] == 7).all()
 
 
-def test_what_is_no_number_is_not_rectified_away() -> None:
-    layer = FirstLayer(parts([(23, True), (22, False)]))
-    items = np.tile(np.array([np.nan, np.inf, -np.inf], np.float32), 15)[None]
+@pytest.mark.parametrize("kept_as", [np.float32, np.float16])
+def test_what_is_no_number_is_not_rectified_away(kept_as: type[np.floating[Any]]) -> None:
+    layer = FirstLayer(parts([(33, True), (12, False)]))
+    items: Any = np.tile(np.array([np.nan, np.inf, -np.inf], kept_as), 15)[None]
     zero, user = np.zeros(1, np.int64), np.zeros((1, 45), np.float32)
     found = layer.compute(user, zero, items, zero, np.empty(45, np.float32))
-    np.testing.assert_array_equal(found["t0"], np.where(items == -np.inf, 0, items)[:, :23])
-    np.testing.assert_array_equal(found["t1"], items[:, 23:])
+    np.testing.assert_array_equal(found["t0"], np.where(items == -np.inf, 0, items)[:, :33])
+    np.testing.assert_array_equal(found["t1"], items[:, 33:])
 
 
 @pytest.mark.parametrize(
@@ -78,6 +83,8 @@ def test_what_is_no_number_is_not_rectified_away() -> None:
         ({"users": np.zeros((2, 5))}, ValueError, "float64 in pieces or of another type; float32"),
         ({"users": np.zeros((5, 2), np.float32).T}, ValueError, "float32 in pieces"),
         ({"items": np.zeros((2, 4), np.float32)}, ValueError, "tensors are (2, 4), must be 5 wide"),
+        ({"items": np.zeros((2, 4), np.float16)}, ValueError, "tensors are (2, 4), must be 5 wide"),
+        ({"items": np.zeros((2, 5))}, ValueError, "float64 in pieces or of another type; float32"),
         (
             {"user_row": np.array([0, 2])},
             IndexError,

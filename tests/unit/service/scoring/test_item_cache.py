@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from service.hash_index import spread
 from service.metrics import Metrics
 from service.scoring.item_cache import UNCACHED, ItemCache
-from service.scoring.tensor_memory import TensorMemory
+from service.scoring.tensor_memory import KeptAs, TensorMemory
 
 WIDTH = 3
 SLOT_BYTES = 4 * WIDTH
@@ -26,9 +26,11 @@ def tensors(contents: npt.NDArray[np.uint64]) -> Array:
 class Asked:
     """A cache, what it computed, and its metrics."""
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, kept_as: KeptAs = "float32") -> None:
         self.metrics = Metrics()
-        self.cache = ItemCache("m", slots * SLOT_BYTES, WIDTH, self.metrics, TensorMemory())
+        memory = TensorMemory(kept_as)
+        capacity = slots * WIDTH * memory.dtype.itemsize
+        self.cache = ItemCache("m", capacity, WIDTH, self.metrics, memory)
         self.computed: list[list[int]] = []
 
     def gather(self, contents: list[int]) -> Array:
@@ -53,9 +55,12 @@ class Asked:
 @given(
     st.integers(0, 9),
     st.lists(st.lists(st.integers(0, 15), min_size=1, max_size=12), max_size=25),
+    st.sampled_from(["float32", "float16"]),
 )
-def test_every_tensor_is_that_of_its_content(slots: int, requests: list[list[int]]) -> None:
-    asked = Asked(slots)
+def test_every_tensor_is_that_of_its_content(
+    slots: int, requests: list[list[int]], kept_as: KeptAs
+) -> None:
+    asked = Asked(slots, kept_as)
     for contents in requests:
         computed = len(asked.computed)
         found = asked.gather(contents)
@@ -131,3 +136,18 @@ def test_a_failed_computation_leaves_the_cache_as_it_was() -> None:
         asked.cache.gather(np.array([1, 9], np.uint64), fail)
     np.testing.assert_array_equal(asked.gather([9, 1, 2]), tensors(np.array([9, 1, 2], np.uint64)))
     assert asked.computed == [[1, 2], [9]]
+
+
+def test_half_the_bytes_and_the_same_rounding_whatever_is_cached() -> None:
+    asked = Asked(4, "float16")
+    exact = np.array([[0.1, 1000.3, -7e4], [1 / 3, np.nan, 1e-9]], np.float32)
+    keys = spread(np.arange(1, 3))
+    first = asked.cache.gather(keys, lambda rows: asked.cache.rounded(exact[rows]))[:].copy()
+    again = asked.cache.gather(keys, lambda rows: exact[rows])[:]
+    with np.errstate(over="ignore"):
+        rounded = exact.astype(np.float16).astype(np.float32)
+    np.testing.assert_array_equal(first, rounded)
+    np.testing.assert_array_equal(again, rounded)
+    assert first[0, 2] == -np.inf
+    assert asked.value("item_cache_bytes") == 2 * WIDTH * 2
+    assert Asked(4).cache.rounded(exact) is exact
