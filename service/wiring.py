@@ -25,6 +25,8 @@ from service.lifecycle.board import Board
 from service.lifecycle.digests import Digests
 from service.lifecycle.follower import Follower
 from service.lifecycle.gate import Gate, refuse_unknown
+from service.lifecycle.loader import Loader
+from service.lifecycle.plan import Plan
 from service.lifecycle.registry import Registry
 from service.lifecycle.turn import Turn
 from service.lifecycle.version import LoadedVersion
@@ -151,19 +153,27 @@ def build(settings: Settings, worker: Worker) -> Service:
         tensors=TensorMemory(settings.item_cache_type),
     )
     board = Board(worker, settings.poll_interval_ms / 1000)
-    registry = Registry(metrics, lambda closed: follower.release(closed))
-    follower = Follower(
+    registry = Registry(metrics, lambda closed: loader.release(closed))
+    plan = Plan(settings.models_dir, registry)
+    loader = Loader(
         settings.models_dir,
         registry,
         gate,
-        settings.poll_interval_ms / 1000,
+        plan,
         settings.memory_budget_bytes,
-        metrics,
-        board,
-        Bell(worker),
         Turn(worker),
         read_ahead,
         hot_items,
+    )
+    follower = Follower(
+        settings.models_dir,
+        registry,
+        plan,
+        loader,
+        settings.poll_interval_ms / 1000,
+        metrics,
+        board,
+        Bell(worker),
     )
     comparer = Comparer(features, metrics)
     decisions = _decision_log(settings, worker, metrics)

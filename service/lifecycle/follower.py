@@ -3,40 +3,31 @@
     look -> deployment -> wanted versions -> load what is not there -> assign parts -> look again
 
 What is wanted (`plan.py`) is worked out afresh at every look, from the files alone. One version is
-loaded at a time, on a thread of its own, and by one worker at a time (`turn.py`); all others go on
-meanwhile, and so does the following. A worker that sees a change lets the others look (`bell.py`).
+loaded at a time (`loader.py`); all others go on meanwhile, and so does the following. A worker that
+sees a change lets the others look (`bell.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bundle.store import model_names
-from service.cores import lower_priority
 from service.lifecycle.bell import Bell
 from service.lifecycle.board import Board
 from service.lifecycle.deployment import Deployment, DeploymentInvalid, in_words
 from service.lifecycle.deployment_file import read
 from service.lifecycle.formulas import FUSIONS_DIR
 from service.lifecycle.fusion_files import FusionFiles
-from service.lifecycle.gate import Gate, Refused
 from service.lifecycle.judge import Judge
-from service.lifecycle.memory import LettingGo
-from service.lifecycle.pace import Pace
+from service.lifecycle.loader import Loader
 from service.lifecycle.plan import Plan
 from service.lifecycle.registry import Model, Registry
 from service.lifecycle.report import part
-from service.lifecycle.turn import Turn
-from service.lifecycle.version import LoadedVersion, State, VersionStatus
-from service.lifecycle.warm_up import keep_items
 from service.metrics import Metrics
-from service.scoring.runs import Ended
-from service.values import Candidates
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +36,10 @@ class Follower:
     """Follows a directory of published models.
 
     Args:
+        plan: what is wanted. loader: loads it.
         poll_s: seconds between two looks at the directory.
-        memory_budget_bytes: of all loaded versions together; None for no limit.
         board: told after every look what this worker serves.
         bell: wakes the other workers, and this one.
-        turn: when versions are loaded beside requests.
-        read_ahead: has rows read that a version needs; raises Refused where the store lacks them.
-        hot_items: the items whose tensors a version is to have before its first request.
 
     Attributes:
         looked: set once every version that was wanted at the start is live or refused, and
@@ -62,39 +50,28 @@ class Follower:
         self,
         directory: Path,
         registry: Registry,
-        gate: Gate,
+        plan: Plan,
+        loader: Loader,
         poll_s: float,
-        memory_budget_bytes: int | None,
         metrics: Metrics,
         board: Board,
         bell: Bell,
-        turn: Turn,
-        read_ahead: Callable[[LoadedVersion], Awaitable[None]],
-        hot_items: Callable[[LoadedVersion], Iterable[Candidates]],
     ) -> None:
         self._directory = directory
         self._registry = registry
-        self._gate = gate
+        self._plan = plan
+        self._loader = loader
         self._poll_s = poll_s
-        self._budget = memory_budget_bytes
         self._metrics = metrics
         self._board = board
         self._bell = bell
-        self._turn = turn
-        self._read_ahead = read_ahead
-        self._hot_items = hot_items
-        self._plan = Plan(directory, registry)
         self._judge = Judge(directory, board, metrics)
         self.looked = asyncio.Event()
         self._wake = asyncio.Event()
         self._told = self._others_know = False
         self._troubles: dict[Path, str] = {}
-        self._loader = ThreadPoolExecutor(1, "load", initializer=lower_priority)
-        self._letting_go = LettingGo(gate.tensors, self._loader)
         self._following: asyncio.Task[None] | None = None
-        self._loading: asyncio.Task[None] | None = None
         self._fusions: dict[str, FusionFiles] = {}
-        self._releasing: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """Begin to follow; the first versions are loaded in the background."""
@@ -104,11 +81,10 @@ class Follower:
     async def stop(self) -> None:
         """Stop following. Leases in hand stay good."""
         self._bell.close()
-        tasks = [each for each in (self._following, self._loading, *self._releasing) if each]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._loader.shutdown(wait=True)
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
+        await self._loader.stop()
 
     def wake(self) -> None:
         """Let all workers look at once: something has changed."""
@@ -160,7 +136,7 @@ class Follower:
                 self._read_deployment(model)
                 self._give_parts(model)
                 await self.follow_fusions(model)
-        if self._loading is None:
+        if not self._loader.busy:
             self._load_next()
         self._report()
         for model in self._registry.models:
@@ -213,42 +189,7 @@ class Follower:
         missing = self._plan.next_missing()
         if missing is not None:
             self._pass_on()
-            self._loading = asyncio.create_task(self._load(*missing))
-
-    async def _load(self, model: Model, version: int) -> None:
-        seen = self._plan.files_of(model.name, version), self._plan.formulas_of(model.name)
-        status = model.statuses[version] = VersionStatus(version, files=seen[0])
-        loop = asyncio.get_running_loop()
-
-        def enter(state: State) -> None:
-            loop.call_soon_threadsafe(self._registry.enter, model, version, state)
-
-        def admit() -> LoadedVersion:
-            with pace.working():
-                place = self._directory, model.name, version
-                return self._gate.admit(*place, free, enter, pace)
-
-        free = None if self._budget is None else self._budget - self._plan.bytes_loaded()
-        serving = any(each.live for each in self._registry.models)
-        pace = Pace(beside_requests=serving)
-        try:
-            async with self._turn.taken() if serving else nullcontext():
-                loaded = await loop.run_in_executor(self._loader, admit)
-                await self._read_ahead(loaded)
-                await keep_items(self._hot_items(loaded), loaded, pace, self._loader)
-        except Refused as refusal:
-            self._registry.refuse(model, version, refusal.reason, str(refusal))
-            self._plan.note(status, refusal, seen[1])
-        except Ended as error:
-            self._registry.refuse(model, version, "too_slow", str(error))
-        except Exception as error:
-            log.exception("%s version %d: loading failed", model.name, version)
-            self._registry.refuse(model, version, "load_failed", str(error))
-        else:
-            self._registry.bring_in(model, loaded)
-        finally:
-            self._loading = None
-            self._wake.set()
+            self._loader.load(*missing, then=self._wake.set)
 
     async def follow_fusions(self, model: Model) -> None:
         """Bring formulas and rules that have changed to the versions that requests can reach."""
@@ -262,10 +203,3 @@ class Follower:
             files = FusionFiles(directory, model.name, self._metrics)
             self._fusions[model.name], model.refused_fusions = files, files.refused
         return self._fusions[model.name]
-
-    def release(self, closed: LoadedVersion) -> None:
-        """Let go of a version's memory, on the loading thread, once nothing refers to it."""
-        letting_go = self._letting_go.let_go([closed])
-        task = asyncio.get_running_loop().create_task(letting_go)
-        self._releasing.add(task)
-        task.add_done_callback(self._releasing.discard)

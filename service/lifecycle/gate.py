@@ -27,26 +27,22 @@ from bundle.arrays import Golden
 from bundle.encoding import Encoder
 from bundle.errors import BundleError
 from bundle.manifest import VOCABULARIES_FILE, Manifest
-from bundle.rows import Rows
 from bundle.store import Bundle, Digest, load_version
 from service.lifecycle.formulas import FUSIONS_DIR, Formulas, fit, last_live
+from service.lifecycle.golden import replay, uncached
 from service.lifecycle.memory import estimate_bytes
 from service.lifecycle.pace import Pace
+from service.lifecycle.refusal import Refused
 from service.lifecycle.version import LoadedVersion, State
 from service.lifecycle.warm_up import WARM_UP_FILE, score_recorded
 from service.metrics import Metrics
 from service.scoring.batcher import Batcher
-from service.scoring.item_cache import UNCACHED
-from service.scoring.runs import Ended, Runs
+from service.scoring.runs import Runs
 from service.scoring.stages import Model, open_model
 from service.scoring.tensor_memory import TensorMemory
-from service.values import Candidates, UserSide
+from service.values import UserSide
 
 log = logging.getLogger(__name__)
-
-GOLDEN_TOLERANCE, _ROUNDED_TOLERANCE = 1e-4, 1e-2
-"""Largest |difference| to torch's score, relative above 1: other CPUs sum in another order. The
-second is for item tensors that are kept as float16."""
 
 _LEAST_KNOWN = 0.5
 _WARM_UP_ROWS = (500, 1, 50)
@@ -54,29 +50,6 @@ _WARM_UP_ROWS = (500, 1, 50)
 
 FeatureLoader = Callable[[Bundle, Encoder], None]
 """Makes a new version's features known to the store, or raises."""
-
-
-class Refused(Exception):
-    """A version is not let in; `reason` is a stable word for metrics."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        self.reason = reason
-        super().__init__(detail)
-
-    @property
-    def for_memory(self) -> bool:
-        """Whether it may be let in once others have gone."""
-        return self.reason == "memory_budget"
-
-    @property
-    def for_features(self) -> bool:
-        """Whether it may be let in once the store has others."""
-        return self.reason in ("features_unusable", "features_unknown")
-
-    @property
-    def for_formulas(self) -> bool:
-        """Whether it may be let in once the formulas have changed."""
-        return self.reason == "fusion_invalid"
 
 
 @dataclass(frozen=True)
@@ -195,45 +168,6 @@ class Gate:
             batcher.cost.observe(rows, time.monotonic() - started)
 
 
-def replay(stages: Model, golden: Golden, tasks: tuple[str, ...]) -> float:
-    """Score the golden rows as a request would be scored, and compare.
-
-    Returns:
-        The largest |difference|, relative above 1.
-
-    Raises:
-        Refused: the graphs fail, or give other scores than torch did, or scores not finite.
-        Ended: they took too long.
-    """
-    try:
-        users = UserSide(golden.users, golden.contexts)
-        scores = stages.score(users, [uncached(golden.items)], golden.user_row)
-    except Ended:
-        raise
-    except Exception as error:  # rows of another layout, shapes that do not meet, a bad graph
-        raise Refused("golden_failed", f"golden rows cannot be scored: {error}") from error
-    if scores.shape != golden.scores.shape or scores.shape[1] != len(tasks):
-        raise Refused(
-            "golden_failed",
-            f"scores are {scores.shape} for golden scores {golden.scores.shape} and "
-            f"{len(tasks)} tasks",
-        )
-    if not np.isfinite(scores).all():
-        bad = tasks[int(np.argmin(np.isfinite(scores).all(axis=0)))]
-        raise Refused("scores_not_finite", f"golden rows give scores that are not finite: {bad}")
-    if not len(scores) or not np.isfinite(golden.scores).all():
-        raise Refused("golden_mismatch", "the golden scores are none, or not finite")
-    difference = np.abs(scores - golden.scores) / np.maximum(np.abs(golden.scores), 1.0)
-    allowed = GOLDEN_TOLERANCE if stages.exact else _ROUNDED_TOLERANCE
-    if (worst := float(difference.max())) > allowed:
-        task = tasks[int(difference.max(axis=0).argmax())]
-        raise Refused(
-            "golden_mismatch",
-            f"scores of {task} are {worst:.2g} away from the exporter's, {allowed:.0e} is allowed",
-        )
-    return worst
-
-
 def refuse_unknown(asked: int, known: int) -> None:
     """See to it that the store knows the features that a version reads.
 
@@ -249,11 +183,6 @@ def refuse_unknown(asked: int, known: int) -> None:
             f"of the {asked:,} items that are asked for most the store has {known:,} rows as this "
             "version reads them; load them with `multirank features load`",
         )
-
-
-def uncached(rows: Rows) -> Candidates:
-    """Candidates whose item tensors are computed afresh and not kept."""
-    return Candidates(rows, np.full(len(rows), UNCACHED, np.uint64))
 
 
 def admit_formulas(directory: Path, manifest: Manifest) -> Formulas:

@@ -13,7 +13,7 @@ from pathlib import Path
 from bundle.store import versions
 from service.lifecycle.deployment import NEWEST, Deployment, stables_before
 from service.lifecycle.formulas import FUSIONS_DIR
-from service.lifecycle.gate import Refused
+from service.lifecycle.refusal import Refused
 from service.lifecycle.registry import Model, Registry
 from service.lifecycle.version import Fingerprint, VersionStatus, fingerprint
 

@@ -23,7 +23,7 @@ from model_export.models.outputs import Output, TaskOutputs
 from model_export.training import run_directory
 from model_export.training.held_out import HeldOut, PartName
 from model_export.training.metrics import auc, calibration_error
-from service.lifecycle.gate import replay
+from service.lifecycle.golden import replay
 from service.metrics import Metrics
 from service.scoring.stages import open_model
 from tests.unit.model_export import experiments

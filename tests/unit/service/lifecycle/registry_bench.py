@@ -13,8 +13,11 @@ from service.lifecycle.bell import Bell
 from service.lifecycle.board import Board
 from service.lifecycle.follower import Follower
 from service.lifecycle.formulas import Formulas
-from service.lifecycle.gate import Gate, Refused
+from service.lifecycle.gate import Gate
+from service.lifecycle.loader import Loader
 from service.lifecycle.pace import Pace
+from service.lifecycle.plan import Plan
+from service.lifecycle.refusal import Refused
 from service.lifecycle.registry import Model, Registry
 from service.lifecycle.turn import Turn
 from service.lifecycle.version import LoadedVersion, State
@@ -82,20 +85,21 @@ class Bench:
         self.registry = Registry(
             self.metrics, lambda closed: self.closed.append(closed.manifest.version)
         )
-        gate = cast("Gate", self.gate)
         self.board = Board(ALONE, 0.002)
-        self.follower = Follower(
+        plan = Plan(directory, self.registry)
+        loader = Loader(
             directory,
             self.registry,
-            gate,
-            0.002,
+            cast("Gate", self.gate),
+            plan,
             budget,
-            self.metrics,
-            self.board,
-            Bell(ALONE),
             Turn(ALONE),
             _nothing,
             lambda version: self.hot_items,
+        )
+        metrics, bell = self.metrics, Bell(ALONE)
+        self.follower = Follower(
+            directory, self.registry, plan, loader, 0.002, metrics, self.board, bell
         )
 
     def publish(self, version: int, model: str = "tiny") -> Path:

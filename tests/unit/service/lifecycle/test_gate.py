@@ -20,8 +20,9 @@ from bundle.encoding import Encoder
 from bundle.manifest import GOLDEN_FILE, VOCABULARIES_FILE
 from bundle.schema import Number
 from bundle.store import Bundle, digest, load, publish
-from service.lifecycle.gate import FeatureLoader, Gate, Refused
+from service.lifecycle.gate import FeatureLoader, Gate
 from service.lifecycle.pace import Pace
+from service.lifecycle.refusal import Refused
 from service.lifecycle.version import LoadedVersion
 from service.metrics import Metrics
 from service.scoring.runs import UNWATCHED

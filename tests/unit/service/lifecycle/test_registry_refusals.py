@@ -13,7 +13,7 @@ import pytest
 
 from service.errors import NoActiveModel
 from service.lifecycle import plan
-from service.lifecycle.gate import Refused
+from service.lifecycle.refusal import Refused
 from tests.unit.service.lifecycle.registry_bench import Bench, OnBench, lease
 from tests.unit.service.scoring.fake_stages import until
 

@@ -20,8 +20,9 @@ from bundle import store
 from bundle.packing import hash_value
 from model_export.foreign.importing import import_graph
 from model_export.foreign.specification import Specification
-from service.lifecycle.gate import Gate, Refused
+from service.lifecycle.gate import Gate
 from service.lifecycle.pace import Pace
+from service.lifecycle.refusal import Refused
 from service.lifecycle.version import LoadedVersion
 from service.metrics import Metrics
 from service.scoring.runs import UNWATCHED
