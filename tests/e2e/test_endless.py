@@ -21,7 +21,10 @@ def test_an_endless_version_is_refused(models_dir: ModelsDirectory, serve: Serve
     service = serve(models_dir.path, timeout_ms=5000)
     service.allow_in_log("onnxruntime")
     version = bring(models_dir, EVERY_RUN)
-    eventually(lambda: (found := service.version(MODEL, version)) and found["state"] == "refused")
+    eventually(
+        lambda: (found := service.version(MODEL, version)) and found["state"] == "refused",
+        timeout_s=120,  # for 5 s of a processor at the lowest of priorities, beside other tests
+    )
     says = "too_slow: a run took more than 5 s of a processor, and was ended"
     assert service.version(MODEL, version)["reason"] == says
     service.expect_in_log(f"version {version} refused: {says}")
