@@ -23,7 +23,7 @@ def test_an_endless_version_is_refused(models_dir: ModelsDirectory, serve: Serve
     version = bring(models_dir, EVERY_RUN)
     eventually(
         lambda: (found := service.version(MODEL, version)) and found["state"] == "refused",
-        timeout_s=120,  # for 5 s of a processor at the lowest of priorities, beside other tests
+        timeout_s=120,  # for 5 s of a processor at a low priority, beside other tests
     )
     says = "too_slow: a run took more than 5 s of a processor, and was ended"
     assert service.version(MODEL, version)["reason"] == says
