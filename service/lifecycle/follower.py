@@ -129,7 +129,7 @@ class Follower:
             names = model_names(self._directory)
         for model in self._registry.models:
             if model.name not in names:
-                self._go_on_without(model, f"no version in {self._directory / model.name} any more")
+                self._miss(model)
         for name in names:
             model = self._registry.model(name)
             with self._going_on(self._directory / name):
@@ -141,6 +141,14 @@ class Follower:
         self._report()
         for model in self._registry.models:
             await self._judge.look(model)
+
+    def _miss(self, model: Model) -> None:
+        """See to a model that is in the directory no more."""
+        if model.loaded:
+            self._go_on_without(model, f"no version in {self._directory / model.name} any more")
+        elif not self._loader.busy:
+            self._registry.forget(model)
+            self._metrics.model_problems.labels(model.name).set(0)
 
     @contextmanager
     def _going_on(self, place: Path) -> Iterator[None]:

@@ -87,6 +87,12 @@ class Registry:
         """The model of that name, new if it was not seen before."""
         return self._models.setdefault(name, Model(name))
 
+    def forget(self, model: Model) -> None:
+        """Forget a model of which nothing is loaded."""
+        del self._models[model.name]
+        for version, status in model.statuses.items():
+            self._metrics.forget(self._metrics.version_state, model.name, version, status.state)
+
     def least_wait_s(self) -> float:
         """Seconds that a request must expect to wait, whichever model it asks; 0 without any."""
         live = [model.live.batcher.wait_s() for model in self._models.values() if model.live]

@@ -133,6 +133,13 @@ def test_another_model_that_is_damaged_changes_nothing(
     ready = service.http.get("/readyz")
     assert (ready.status_code, ready.json()["models_without_version"]) == (200, ["another"])
     assert service.rank(**REQUEST)["model"] == {"name": MODEL, "version": 1}
+    refused = {"model": "another", "version": "1", "state": "refused"}
+    assert service.metric("multirank_version_state", **refused) == 1
+
+    shutil.rmtree(models_dir.path / "another")
+    eventually(lambda: len(service.http.get("/models").json()["models"]) == 1)
+    assert service.http.get("/readyz").json()["models_without_version"] == []
+    assert service.metric("multirank_version_state", **refused) == 0
 
 
 def test_a_model_whose_directory_is_gone_goes_on_and_says_so(
