@@ -109,8 +109,7 @@ class Follower:
             self._metrics.model_problems.labels(model.name).set(model.problem is not None)
         settled = {model: self._plan.settled(model) for model in self._registry.models}
         self._board.put({model.name: part(model, done) for model, done in settled.items()})
-        nothing_due = self._registry.ready and self._plan.next_missing() is None
-        if nothing_due or all(settled.values()):
+        if all(settled.values()) or (self._registry.ready and not self._plan.next_missing()):
             self.looked.set()
 
     async def _follow(self) -> None:
@@ -125,7 +124,7 @@ class Follower:
 
     async def _look(self) -> None:
         names: list[str] = []
-        with self._going_on(self._directory):
+        with self._going_on(self._directory / "*"):
             names = model_names(self._directory)
         for model in self._registry.models:
             if model.name not in names:
@@ -148,7 +147,6 @@ class Follower:
             self._go_on_without(model, f"no version in {self._directory / model.name} any more")
         elif not self._loader.busy:
             self._registry.forget(model)
-            self._metrics.model_problems.labels(model.name).set(0)
 
     @contextmanager
     def _going_on(self, place: Path) -> Iterator[None]:
@@ -174,9 +172,8 @@ class Follower:
         try:
             deployment = read(self._directory, model.name)
         except DeploymentInvalid as error:
-            if model.problem != str(error):
+            if self._go_on_without(model, f"deployment refused: {error}"):
                 self._metrics.deployments_refused.labels(model.name).inc()
-            self._go_on_without(model, f"deployment refused: {error}")
             return
         model.problem = None
         if deployment != model.deployment:
@@ -186,12 +183,16 @@ class Follower:
             if before is not None or deployment.generation:
                 log.info("%s: deployment %s", model.name, in_words(deployment))
 
-    def _go_on_without(self, model: Model, problem: str) -> None:
-        """Keep what was read last of a model whose files cannot be followed now."""
-        if model.problem != problem:
+    def _go_on_without(self, model: Model, problem: str) -> bool:
+        """Keep what was read last of a model whose files cannot be followed now; whether that is
+        new.
+        """
+        new = model.problem != problem
+        if new:
             kept = "the last deployment stays" if model.deployment else "nothing is served"
             log.error("%s: %s (%s)", model.name, problem, kept)
         model.problem = problem
+        return new
 
     def _load_next(self) -> None:
         missing = self._plan.next_missing()

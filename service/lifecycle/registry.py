@@ -90,6 +90,7 @@ class Registry:
     def forget(self, model: Model) -> None:
         """Forget a model of which nothing is loaded."""
         del self._models[model.name]
+        self._metrics.forget(self._metrics.model_problems, model.name)
         for version, status in model.statuses.items():
             self._metrics.forget(self._metrics.version_state, model.name, version, status.state)
 
