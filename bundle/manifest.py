@@ -29,10 +29,11 @@ VOCABULARIES_FILE = "vocabularies.npz"
 GOLDEN_FILE = "golden.npz"
 UNPUBLISHED = 0
 
-MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
-ModelName = Annotated[str, Field(pattern=MODEL_NAME, max_length=128)]
+PLAIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+"""Of what lies in a directory: a model, a file."""
+ModelName = Annotated[str, Field(pattern=PLAIN_NAME, max_length=128)]
 ColumnName = Annotated[str, Field(min_length=1, max_length=512)]
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
+FileName = Annotated[str, Field(pattern=PLAIN_NAME, max_length=128)]
 
 
 class _Strict(BaseModel):

@@ -31,7 +31,7 @@ from bundle.errors import (
 from bundle.manifest import (
     GOLDEN_FILE,
     MANIFEST_FILE,
-    MODEL_NAME,
+    PLAIN_NAME,
     VOCABULARIES_FILE,
     FileDigest,
     Manifest,
@@ -40,7 +40,7 @@ from bundle.manifest import (
 )
 from bundle.vocabulary import Vocabularies
 
-_MODEL = re.compile(MODEL_NAME)
+_MODEL = re.compile(PLAIN_NAME)
 _VERSION = re.compile("[1-9][0-9]{0,17}")
 _CHUNK_BYTES = 1 << 20
 _MANIFEST_BYTES = 16 << 20

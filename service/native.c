@@ -10,10 +10,11 @@
 #include <cpuid.h>
 #endif
 
-#define AHEAD 2      /* rows */
+#define AHEAD 2       /* rows */
 #define LINE_BYTES 64 /* in a line of the cache */
-#define WAYS 8       /* keys in a bucket of a HashIndex: a line */
+#define WAYS 8        /* keys in a bucket of a HashIndex: a line */
 #define ABSENT (-1)
+#define NUMBER_BYTES(half) ((half) ? 2 : 4)
 
 static int64_t first_outside(const int64_t *places, int64_t count, int64_t end)
 {
@@ -53,10 +54,10 @@ INLINE float number(const void *item, int64_t i, int half)
 INLINE void add_part(const float *restrict user, const void *restrict item, const void *next,
                      int64_t start, int64_t columns, int relu, int half, float *restrict to)
 {
-    const int64_t line = LINE_BYTES / (half ? 2 : 4);
+    const int64_t line = LINE_BYTES / NUMBER_BYTES(half);
     int64_t i = 0;
     for (; i + line <= columns; i += line) {
-        __builtin_prefetch((const char *)next + (start + i) * (half ? 2 : 4));
+        __builtin_prefetch((const char *)next + (start + i) * NUMBER_BYTES(half));
         for (int64_t k = i; k < i + line; k++) {
             const float sum = user[start + k] + number(item, start + k, half);
             to[k] = relu && sum < 0 ? 0 : sum; /* what is no number stays none */
@@ -72,7 +73,7 @@ INLINE void add_rows(const float *users, const int64_t *user_row, const char *it
                      const int64_t *item_row, int64_t rows, const int64_t *starts,
                      const uint8_t *relu, int64_t parts, int half, float *out)
 {
-    const int64_t width = starts[parts], item_bytes = width * (half ? 2 : 4);
+    const int64_t width = starts[parts], item_bytes = width * NUMBER_BYTES(half);
     for (int64_t row = 0; row < rows; row++) {
         const float *user = users + user_row[row] * width;
         const char *item = items + item_row[row] * item_bytes;

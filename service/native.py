@@ -69,12 +69,11 @@ def first_layer(
     rows, parts, width = len(user_row), len(relu), int(starts[-1])
     if len(item_row) != rows or len(starts) != parts + 1 or out.size < rows * width:
         raise ValueError(f"{len(item_row)} item rows, {out.size} numbers for {rows} user rows")
-    half = items.dtype == np.float16
-    of_items = np.float16 if half else np.float32
+    kind = _kind(items)
     outside = _first_layer(
         *(_address(users, np.float32, width), len(users), _address(user_row, np.int64)),
-        *(_address(items, of_items, width), len(items), _address(item_row, np.int64)),
-        *(half, rows, _address(starts, np.int64), _address(relu, np.bool_), parts),
+        *(_address(items, kind, width), len(items), _address(item_row, np.int64)),
+        *(kind is np.float16, rows, _address(starts, np.int64), _address(relu, np.bool_), parts),
         *(_address(out, np.float32), VECTOR_BITS),
     )
     if outside:
@@ -92,8 +91,7 @@ def copy_rows(source: Kept, source_row: Places, target: Kept, target_row: Places
         ValueError: an array is not of that type or shape, or does not lie in one piece.
         IndexError: there is no such row.
     """
-    rows, width = len(source_row), source.shape[-1]
-    kind = np.float16 if target.dtype == np.float16 else np.float32
+    rows, width, kind = len(source_row), source.shape[-1], _kind(target)
     if len(target_row) != rows:
         raise ValueError(f"{rows} rows for {len(target_row)} places")
     outside = _copy_rows(
@@ -124,6 +122,10 @@ def find(
         *(_address(slots, np.int64), shift, _address(found, np.int64)),
     )
     return found
+
+
+def _kind(tensors: Kept) -> type[np.floating[Any]]:
+    return np.float16 if tensors.dtype == np.float16 else np.float32
 
 
 def _address(array: npt.NDArray[Any], dtype: type[np.generic], width: int | None = None) -> int:

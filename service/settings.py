@@ -11,8 +11,9 @@ from typing import Annotated, Literal, cast, get_args
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.values import KeptAs, OnFailure
+
 PREFIX = "MULTIRANK_"
-OnFailure = Literal["defaults", "error"]
 
 
 class SettingsInvalid(Exception):
@@ -94,7 +95,7 @@ class Settings(BaseSettings):
     item_cache_bytes: Annotated[int, Field(ge=0)] = Field(
         256 << 20, description="Item tensors kept by each loaded version, bytes; 0 keeps none"
     )
-    item_cache_type: Literal["float32", "float16"] = Field(
+    item_cache_type: KeptAs = Field(
         "float32",
         description="Numbers of item tensors; `float16`: twice as many in those bytes, less memory "
         "read in a run, and rounded scores (the log says by how much)",

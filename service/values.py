@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,10 @@ MAX_ID_LENGTH = 512
 
 Keys = npt.NDArray[np.int64] | list[str]
 """Ids as a feature store knows them: texts, or the numbers themselves where all are whole."""
+OnFailure = Literal["defaults", "error"]
+"""What to do without a row, since the feature store failed."""
+KeptAs = Literal["float32", "float16"]
+"""The type of the numbers of item tensors that are kept."""
 Scores = npt.NDArray[np.float32]
 """Task scores, float32 [rows, tasks]."""
 

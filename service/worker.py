@@ -1,8 +1,8 @@
 """Which of several worker processes this is, and what they tell each other.
 
 Workers share nothing but a run directory. A worker that is ready keeps a file there; /readyz wants
-those of all. A worker that replaces a dead one leaves the dead one's
-file alone until it has looked for itself: meanwhile it accepts nothing, and the others serve.
+those of all. A worker that replaces a dead one leaves the dead one's file alone until it has looked
+for itself: meanwhile it accepts nothing, and the others serve.
 """
 
 from __future__ import annotations

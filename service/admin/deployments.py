@@ -12,6 +12,7 @@ from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from bundle.errors import BundleError
+from bundle.manifest import PLAIN_NAME
 from bundle.store import load_version, versions
 from service.admin.access import audit, operator
 from service.errors import Conflict, ServiceError, UnknownModel
@@ -32,7 +33,7 @@ from service.lifecycle.deployment_file import Change, change, read
 from service.lifecycle.report import comparison_report
 from service.wiring import Service
 
-Model = Annotated[str, Path(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Model = Annotated[str, Path(max_length=128, pattern=PLAIN_NAME)]
 
 
 class _Call(BaseModel):

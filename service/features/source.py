@@ -12,7 +12,6 @@ import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -27,9 +26,7 @@ from service.features.store import FeatureStore
 from service.features.tasks import end
 from service.features.wanted import Wanted
 from service.metrics import Metrics
-from service.values import Keys
-
-OnFailure = Literal["defaults", "error"]
+from service.values import Keys, OnFailure
 
 _DEADLINE_SHARE = 0.5
 """Most of what a request has left that features may take: the model must have its turn."""

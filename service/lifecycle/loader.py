@@ -112,8 +112,7 @@ class Loader:
 
         def admit() -> LoadedVersion:
             with pace.working():
-                place = self._directory, model.name, version
-                return self._gate.admit(*place, free, enter, pace)
+                return self._gate.admit(self._directory, model.name, version, free, enter, pace)
 
         async with self._turn.taken() if serving else nullcontext():
             loaded = await loop.run_in_executor(self._thread, admit)

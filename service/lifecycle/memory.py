@@ -63,7 +63,7 @@ class LettingGo:
         await asyncio.sleep(_NEXT_VERSION_S)
         if number == self._closed:
             self._tensors.forget()
-        elif loop.time() - (self._kept_since or loop.time()) < _LONGEST_KEPT_S:
+        elif self._kept_since is None or loop.time() - self._kept_since < _LONGEST_KEPT_S:
             return
         self._kept_since = None
         await loop.run_in_executor(self._on, _trim)

@@ -122,9 +122,7 @@ class ItemCache:
 
     def rounded(self, tensors: Tensor) -> Tensor:
         """Tensors float32 [n, P] as they would come out of here; what is too large is infinite."""
-        if self.tensors.dtype == np.float32:
-            return tensors
-        return self._as_kept(tensors).astype(np.float32)
+        return self._as_kept(tensors).astype(np.float32, copy=False)
 
     def _as_kept(self, tensors: Tensor) -> Kept:
         with np.errstate(over="ignore"):  # scores that come of it are null, and counted
@@ -138,19 +136,19 @@ class ItemCache:
         kept: npt.NDArray[np.int64],
     ) -> Tensor:
         """The tensors [m, P] of absent rows, stored in slots other than those `kept`."""
-        tensors = compute(absent)
+        tensors = self._as_kept(compute(absent))
         if len(tensors) != len(absent):
             raise ValueError(f"{len(tensors)} item tensors where {len(absent)} are due")
         self._misses.inc(len(absent))
         new, rows = np.unique(contents[absent], return_index=True)
         cacheable = new != UNCACHED
         self._keep(new[cacheable], tensors, rows[cacheable], kept)
-        return tensors
+        return tensors.astype(np.float32, copy=False)
 
     def _keep(
         self,
         contents: npt.NDArray[np.uint64],
-        tensors: Tensor,
+        tensors: Kept,
         rows: npt.NDArray[np.intp],
         kept: npt.NDArray[np.int64],
     ) -> None:
@@ -160,7 +158,7 @@ class ItemCache:
         evicted = self._contents[slots]
         evicted = evicted[evicted != UNCACHED]
         self._index.remove(evicted)
-        copy_rows(self._as_kept(tensors), rows, self.tensors, slots)
+        copy_rows(tensors, rows, self.tensors, slots)
         self._contents[slots] = contents
         displaced = self._index.put(contents, slots)
         self._contents[displaced] = UNCACHED

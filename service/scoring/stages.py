@@ -143,12 +143,11 @@ class StagedModel(Model):
 
     def item_afresh(self, items: Candidates) -> Tensor:
         """Item tensors float32 [N, P'], computed now and not kept; from any thread."""
-        return self._compute_items([items], np.arange(len(items)))
+        return self._cache.rounded(self._compute_items([items], np.arange(len(items))))
 
     def _compute_items(self, items: Sequence[Candidates], rows: npt.NDArray[np.intp]) -> Tensor:
         encoded = self._encoder.item(np.concatenate([part.rows for part in items])[rows])
-        computed = self._item.run({"ids": encoded.ids, "numbers": encoded.numbers})
-        return self._cache.rounded(computed)
+        return self._item.run({"ids": encoded.ids, "numbers": encoded.numbers})
 
     def joint(
         self, user_tensor: Tensor, item_tensors: ItemTensors, user_row: npt.NDArray[np.int64]

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import weakref
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from service.native import Kept
-
-KeptAs = Literal["float32", "float16"]
+from service.values import KeptAs
 
 
 class TensorMemory:

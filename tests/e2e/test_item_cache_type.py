@@ -18,9 +18,8 @@ def test_scores_are_rounded_alike_whatever_is_cached(
     service = serve(models_dir.path, item_cache_type="float16", item_cache_bytes=cache_bytes)
     assert "kept as float16, which changes golden scores by" in service.log()
 
-    asked = REQUEST | {"format": "rows"}
-    expected = tasks_of(exact.ask("/score", asked))
-    first, second = (tasks_of(service.ask("/score", asked)) for _ in range(2))
+    expected = tasks_of(exact.ask("/score", REQUEST))
+    first, second = (tasks_of(service.ask("/score", REQUEST)) for _ in range(2))
     np.testing.assert_array_equal(first, second)
     np.testing.assert_allclose(first, expected, rtol=1e-2, atol=1e-2)
     assert (first != expected).any()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
-from service.features.source import FeatureSource, Fetched, OnFailure
+from service.features.source import FeatureSource, Fetched
 from service.metrics import Metrics
+from service.values import OnFailure
 from tests.unit.service.features.fake_store import FEATURE_SET, LAYOUTS, FakeStore, key, row
 
 PATIENCE_S = 10.0

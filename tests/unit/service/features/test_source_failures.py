@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import pytest
 
 from service.errors import FeatureStoreUnavailable
-from service.features.source import OnFailure
+from service.values import OnFailure
 from tests.unit.service.features.fake_store import FEATURE_SET, LAYOUTS, key, row
 from tests.unit.service.features.source_bench import (
     PATIENCE_S,

@@ -24,11 +24,23 @@ class Version:
         self.tensors = tensors.take(self, *SHAPE)
 
 
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_LETTING_GO_S", 0.0)
+
+
+@pytest.fixture
+def given_back(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Grows with each time that memory goes back to the system."""
+    times: list[str] = []
+    monkeypatch.setattr(memory, "_trim", lambda: times.append("all"))
+    return times
+
+
 @pytest.mark.parametrize("wanted", [False, True])
 def test_its_memory_stays_for_the_next_version_alone(
     wanted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "_LETTING_GO_S", 0.0)
     monkeypatch.setattr(memory, "_NEXT_VERSION_S", 0.3)
     tensors = TensorMemory()
     closed: list[Any] = [Version(tensors)]
@@ -54,12 +66,9 @@ def test_its_memory_stays_for_the_next_version_alone(
 
 
 def test_the_last_one_that_closes_gives_back_the_memory_of_all(
-    monkeypatch: pytest.MonkeyPatch,
+    given_back: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "_LETTING_GO_S", 0.0)
     monkeypatch.setattr(memory, "_NEXT_VERSION_S", 0.1)
-    given_back: list[str] = []
-    monkeypatch.setattr(memory, "_trim", lambda: given_back.append("all"))
 
     async def let_go() -> None:
         with ThreadPoolExecutor(1) as pool:
@@ -70,12 +79,11 @@ def test_the_last_one_that_closes_gives_back_the_memory_of_all(
     assert given_back == ["all"]
 
 
-def test_memory_comes_back_while_versions_go_on_closing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_LETTING_GO_S", 0.0)
+def test_memory_comes_back_while_versions_go_on_closing(
+    given_back: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(memory, "_NEXT_VERSION_S", 0.05)
     monkeypatch.setattr(memory, "_LONGEST_KEPT_S", 0.1)
-    given_back: list[str] = []
-    monkeypatch.setattr(memory, "_trim", lambda: given_back.append("all"))
 
     async def let_go() -> None:
         with ThreadPoolExecutor(1) as pool:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from service.hash_index import spread
 from service.metrics import Metrics
 from service.scoring.item_cache import UNCACHED, ItemCache
-from service.scoring.tensor_memory import KeptAs, TensorMemory
+from service.scoring.tensor_memory import TensorMemory
+from service.values import KeptAs
 
 WIDTH = 3
 SLOT_BYTES = 4 * WIDTH
@@ -142,12 +143,12 @@ def test_half_the_bytes_and_the_same_rounding_whatever_is_cached() -> None:
     asked = Asked(4, "float16")
     exact = np.array([[0.1, 1000.3, -7e4], [1 / 3, np.nan, 1e-9]], np.float32)
     keys = spread(np.arange(1, 3))
-    first = asked.cache.gather(keys, lambda rows: asked.cache.rounded(exact[rows]))[:].copy()
-    again = asked.cache.gather(keys, lambda rows: exact[rows])[:]
+    first, again = (asked.cache.gather(keys, lambda rows: exact[rows])[:].copy() for _ in range(2))
     with np.errstate(over="ignore"):
         rounded = exact.astype(np.float16).astype(np.float32)
     np.testing.assert_array_equal(first, rounded)
     np.testing.assert_array_equal(again, rounded)
+    np.testing.assert_array_equal(asked.cache.rounded(exact), rounded)
     assert first[0, 2] == -np.inf
     assert asked.value("item_cache_bytes") == 2 * WIDTH * 2
     assert Asked(4).cache.rounded(exact) is exact
