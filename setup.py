@@ -13,6 +13,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 _OPTIONS = ("-mcpu=baseline", "-O3", "-fno-sanitize=all", "-shared", "-fPIC", "-s")
+_SOURCES = [f"service/native/{each}.c" for each in ("layers", "memory", "mixtures", "processor")]
 
 
 class BuildWithZig(build_ext):
@@ -33,5 +34,5 @@ class BuildWithZig(build_ext):
 
 setup(
     cmdclass={"build_ext": BuildWithZig},
-    ext_modules=[Extension("service._native", ["service/native.c"])],
+    ext_modules=[Extension("service.native._loops", _SOURCES, depends=["service/native/native.h"])],
 )

@@ -34,6 +34,11 @@ PLAIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 ModelName = Annotated[str, Field(pattern=PLAIN_NAME, max_length=128)]
 ColumnName = Annotated[str, Field(min_length=1, max_length=512)]
 FileName = Annotated[str, Field(pattern=PLAIN_NAME, max_length=128)]
+TensorName = Annotated[str, Field(min_length=1)]
+Width = Annotated[int, Field(ge=1)]
+
+_LEFT_OUT_IF_EMPTY = Field(exclude_if=lambda value: not value)
+"""For what was not known when the first bundles were written."""
 
 
 class _Strict(BaseModel):
@@ -51,16 +56,52 @@ class Task(_Strict):
     description: str = ""
 
 
-class Part(_Strict):
-    """Some columns of the first layer: the tensor of the joint graph that has them, [N, width].
+class Dense(_Strict):
+    """A linear layer and its ReLU, max(x W^T + b, 0), by the names of constants in a graph.
 
     Attributes:
-        relu: whether it has them rectified, max(x, 0).
+        width: numbers that come out.
+        weight: W, float32 [width, those that go in]. bias: b, float32 [width]; none if it is 0.
     """
 
-    tensor: Annotated[str, Field(min_length=1)]
-    width: Annotated[int, Field(ge=1)]
+    width: Width
+    weight: TensorName
+    bias: TensorName | None
+
+
+class Part(_Strict):
+    """Some columns of the first layer, and the layers that follow on these alone.
+
+    Attributes:
+        tensor: of the joint graph, that has what comes of them: [N, the last layer's width].
+        width: number of columns.
+        relu: whether the columns are rectified, max(x, 0).
+        layers: none where `tensor` has the columns themselves.
+    """
+
+    tensor: TensorName
+    width: Width
     relu: bool
+    layers: Annotated[tuple[Dense, ...], _LEFT_OUT_IF_EMPTY] = ()
+
+    @property
+    def out_width(self) -> int:
+        """Of `tensor`."""
+        return self.layers[-1].width if self.layers else self.width
+
+
+class Mixtures(_Strict):
+    """Mixtures of E experts, all parts but the last, by G gates, whose logits the last part has.
+
+        mixture[g] = sum_e softmax(logits [N, G, E] + mask [G, E])[g, e] expert[e]
+
+    Attributes:
+        tensors: of the joint graph, G times [N, an expert's width].
+        mask: a constant of the graph; none if nothing is added.
+    """
+
+    tensors: Annotated[tuple[TensorName, ...], Field(min_length=1)]
+    mask: TensorName | None
 
 
 class Stage(_Strict):
@@ -70,16 +111,34 @@ class Stage(_Strict):
         first_layer: of the joint stage alone: parts of user_tensor[user_row] + item_tensor, one
             beside the other, from which all scores follow. Who computes them may leave out what
             comes before them in the graph.
+        mixtures: of the parts, from which alone all scores follow, if there are any.
     """
 
     file: FileName
     inputs: tuple[str, ...]
     output: str
-    output_width: Annotated[int, Field(ge=1)]
-    first_layer: Annotated[
-        tuple[Part, ...],
-        Field(exclude_if=lambda parts: not parts),  # bundles were written before it was known
-    ] = ()
+    output_width: Width
+    first_layer: Annotated[tuple[Part, ...], _LEFT_OUT_IF_EMPTY] = ()
+    mixtures: Annotated[Mixtures | None, _LEFT_OUT_IF_EMPTY] = None
+
+    @model_validator(mode="after")
+    def _mixed_parts_fit(self) -> Stage:
+        if self.mixtures is not None:
+            experts, logits = self.first_layer[:-1], self.first_layer[-1:]
+            gates, widths = len(self.mixtures.tensors), {expert.out_width for expert in experts}
+            if len(widths) != 1 or logits[0].out_width != gates * len(experts):
+                raise ValueError(
+                    f"mixtures: {gates} gates need experts of one width in first_layer, and after "
+                    "them a part as wide as gates times experts"
+                )
+        return self
+
+    @property
+    def computed_ahead(self) -> dict[str, int]:
+        """Tensors of the joint graph that may be computed without it, and their widths."""
+        if self.mixtures is not None:
+            return dict.fromkeys(self.mixtures.tensors, self.first_layer[0].out_width)
+        return {part.tensor: part.out_width for part in self.first_layer}
 
 
 class Stages(_Strict):

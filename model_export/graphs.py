@@ -20,7 +20,7 @@ from torch.export import Dim
 from bundle.encoding import Side, side_layout
 from bundle.manifest import SingleStage, Stage, Stages
 from bundle.schema import FeatureSchema
-from model_export.first_layer import first_layer
+from model_export.first_layers import first_layers
 from model_export.models.base import MultiTaskModel
 from model_export.stages import Network, OneStage, ThreeStages
 from model_export.tables import LARGE_BYTES, TableFile, tables_of
@@ -61,11 +61,12 @@ def export_stages(model: Network, schema: FeatureSchema, directory: Path) -> Sta
         "task_scores",
         directory / "joint.onnx",
     )
+    parts, mixtures = first_layers(joint)
     stage = _stage("joint", tuple(inputs), "task_scores", scores)
     return Stages(
         user=_stage("user", user_inputs, "user_tensor", user_tensor),
         item=_stage("item", item_inputs, "item_tensor", item_tensor),
-        joint=stage.model_copy(update={"first_layer": first_layer(joint)}),
+        joint=stage.model_copy(update={"first_layer": parts, "mixtures": mixtures}),
     )
 
 

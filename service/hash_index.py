@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from service.native import find
+from service.native.memory import find
 
 ABSENT = -1
 """The slot of a key that is not in the index."""

@@ -1,17 +1,21 @@
 """Cutting the beginning off an ONNX graph, for tensors that are computed elsewhere.
 
-Only what is cut is known here of ONNX's messages (onnx.proto); protobuf keeps all else as it is.
-What comes of it is judged by onnxruntime, as any graph is.
+Only what is cut is known here of ONNX's messages (onnx.proto), and what it is computed from;
+protobuf keeps all else as it is. What comes of it is judged by onnxruntime, as any graph is.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
+
+from service.native.library import Tensor
 
 _OPTIONAL = FieldDescriptorProto.Label.Value("LABEL_OPTIONAL")
 _REPEATED = FieldDescriptorProto.Label.Value("LABEL_REPEATED")
@@ -23,7 +27,8 @@ _MESSAGES: dict[str, dict[int, str]] = {
     "Type": {1: "TensorType tensor"},
     "ValueInfo": {1: "string name", 2: "Type type"},
     "Node": {1: "string* inputs", 2: "string* outputs"},
-    "Graph": {1: "Node* nodes", 11: "ValueInfo* inputs"},
+    "Constant": {1: "int64* shape", 2: "int32 element", 8: "string name", 9: "bytes content"},
+    "Graph": {1: "Node* nodes", 5: "Constant* constants", 11: "ValueInfo* inputs"},
     "Model": {7: "Graph graph"},
 }
 """Of the messages, by the numbers that the fields have in files; * for fields that repeat."""
@@ -60,6 +65,19 @@ def cut(model: bytes, given: Mapping[str, int]) -> bytes:
         tensor.shape.dimensions.add(value=width)
     rest: bytes = parsed.SerializeToString()
     return rest
+
+
+def constants(model: bytes) -> dict[str, Tensor]:
+    """Constants of a model, by name: those that are float32 and whose numbers are in the file.
+
+    Raises:
+        google.protobuf.message.DecodeError: the bytes are no ONNX model.
+    """
+    return {
+        each.name: np.frombuffer(each.content, "<f4").reshape(each.shape)
+        for each in _Model.FromString(model).graph.constants
+        if each.element == _FLOAT and len(each.content) == 4 * math.prod(each.shape)
+    }
 
 
 def _model_class() -> Any:

@@ -24,7 +24,8 @@ import numpy.typing as npt
 from service.clock import Clock
 from service.hash_index import ABSENT, HashIndex
 from service.metrics import Metrics
-from service.native import Kept, Places, Tensor, copy_rows
+from service.native.library import Kept, Places, Tensor
+from service.native.memory import copy_rows
 from service.scoring.tensor_memory import TensorMemory
 
 UNCACHED = 0

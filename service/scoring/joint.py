@@ -1,13 +1,12 @@
 """The joint stage of one version: every candidate of its user, in blocks of rows.
 
 A block is as many rows as keep their numbers close to a core: its layers find in the second-level
-cache what the one before has left there (docs/decisions/0041, 0044).
+cache what the one before has left there (docs/decisions/0041, 0044, 0048).
 """
 
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,8 +14,8 @@ import numpy as np
 
 from bundle.errors import GraphMismatch
 from bundle.manifest import Stage
-from service.native import Places, Tensor
-from service.scoring.first_layer import FirstLayer
+from service.native.library import Places, Tensor
+from service.scoring.first_layers import FirstLayers
 from service.scoring.item_cache import ItemTensors, located
 from service.scoring.runs import Array, Runs
 from service.scoring.session import Session
@@ -44,15 +43,16 @@ class Joint:
 
     def __init__(self, path: Path, stage: Stage, width: int, threads: int, runs: Runs) -> None:
         self._session = Session(path, stage, threads, runs)
-        self._first = FirstLayer(stage.first_layer) if stage.first_layer else None
+        self._first: FirstLayers | None = None
+        if stage.first_layer:
+            self._first = FirstLayers(stage, path.read_bytes(), threads)
         if self._first and self._first.width != width:
             raise GraphMismatch(
                 f"{path.name}: the parts of its first layer are {self._first.width} wide, item "
                 f"tensors {width}"
             )
         block = _FIRST_LAYER_BYTES if self._first else _BLOCK_BYTES
-        self._width, self._most_rows = width, max(threads * block // (4 * width), 1)
-        self._of_thread = threading.local()
+        self._most_rows = max(threads * block // (4 * width), 1)
 
     def scores(self, user_tensor: Tensor, item_tensors: ItemTensors, user_row: Places) -> Scores:
         """Task scores float32 [N, T].
@@ -77,11 +77,4 @@ class Joint:
             tensors = {"user_tensor": user_tensor, "item_tensor": item_tensors[block]}
             return {**tensors, "user_row": user_row[block]}
         items, item_row = located(item_tensors, block)
-        return self._first.compute(user_tensor, user_row[block], items, item_row, self._out())
-
-    def _out(self) -> Tensor:
-        """Room for a block, the same for every run of a thread."""
-        out: Tensor | None = getattr(self._of_thread, "out", None)
-        if out is None:
-            out = self._of_thread.out = np.empty(self._most_rows * self._width, np.float32)
-        return out
+        return self._first.compute(user_tensor, user_row[block], items, item_row)

@@ -23,7 +23,7 @@ class Session:
     Args:
         path: the ONNX file.
         stage: the names the manifest promises, and the tensors that every run is given instead of
-            computing them: those of its first layer.
+            computing them: those of its first layers.
         threads: onnxruntime threads inside one run.
         runs: sees to it that they end.
 
@@ -34,7 +34,7 @@ class Session:
 
     def __init__(self, path: Path, stage: Stage, threads: int, runs: Runs = UNWATCHED) -> None:
         self._runs = runs
-        given = {part.tensor: part.width for part in stage.first_layer}
+        given = stage.computed_ahead
         self._session = self._open(path, _options(threads, whole=bool(given)))
         _check(path, self._session, stage)
         if given:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from service.native import Kept
+from service.native.library import Kept
 from service.values import KeptAs
 
 

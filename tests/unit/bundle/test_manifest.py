@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundle.errors import BundleError, DigestMismatch, ManifestInvalid, SchemaVersionUnknown
-from bundle.manifest import Manifest, Task, parse, serialise
+from bundle.manifest import Manifest, Stage, Task, parse, serialise
 from tests.unit.bundle.tiny import describe, stages, write_bundle
 
 Content = dict[str, Any]
@@ -101,6 +101,18 @@ def test_what_is_no_manifest_at_all(raw: bytes, message: str) -> None:
         parse(raw)
 
 
+def mixed(*widths: int, layer: int = 6) -> Change:
+    """A joint stage of two gates, with parts of these widths; the first has a layer."""
+
+    def change(content: Any) -> None:
+        parts = [{"tensor": f"part_{at}", "width": w, "relu": True} for at, w in enumerate(widths)]
+        parts[0]["layers"] = [{"width": layer, "weight": "w", "bias": None}]
+        joint = content["stages"]["joint"]
+        joint |= {"first_layer": parts, "mixtures": {"tensors": ["a", "b"], "mask": None}}
+
+    return change
+
+
 def drop(key: str) -> Change:
     return lambda content: content.pop(key)
 
@@ -141,6 +153,10 @@ def put(*path: Any, value: Any) -> Change:
         (put("files", "item.onnx", "bytes", value=-1), "files.item.onnx.bytes: "),
         (put("files", "/etc/passwd", value={"bytes": 1, "sha256": "0" * 64}), "files."),
         (put("features", "features", 0, "std", value=0), "features.features.0.number.std: "),
+        (mixed(8), "stages.joint: Value error, mixtures: 2 gates need experts"),
+        (mixed(8, 7, 4), "mixtures: 2 gates need experts of one width in first_layer"),
+        (mixed(8, 6, 5), "after them a part as wide as gates times experts"),
+        (mixed(8, 6, 4, layer=0), "first_layer.0.layers.0.width: "),
         (put("parity", "max_abs_difference", value=float("nan")), "not JSON compliant"),
     ],
 )
@@ -151,6 +167,19 @@ def test_a_contradiction_is_named(manifest: Manifest, change: Change, message: s
         parse(json.dumps(content).encode())
     assert str(caught.value).startswith("manifest.json: ")
     assert message in str(caught.value)
+
+
+def test_what_may_be_computed_ahead_is_the_parts_or_what_gates_make_of_them(
+    manifest: Manifest,
+) -> None:
+    content = json.loads(serialise(manifest))
+    mixed(8, 6, 4)(content)
+    joint = Stage.model_validate(content["stages"]["joint"])
+    assert joint.computed_ahead == {"a": 6, "b": 6}
+    parts = joint.model_copy(update={"mixtures": None})
+    assert parts.computed_ahead == {"part_0": 6, "part_1": 6, "part_2": 4}
+    assert Stage.model_validate_json(parts.model_dump_json()) == parts
+    assert "mixtures" not in parts.model_dump()
 
 
 def test_a_manifest_cannot_be_changed_in_place(manifest: Manifest) -> None:

@@ -1,4 +1,4 @@
-"""The joint stage: with its first layer computed ahead it gives what its whole graph gives."""
+"""The joint stage: with its first layers computed ahead it gives what its whole graph gives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loops in C do what numpy would, and touch nothing else; see test_first_layer.py as well."""
+"""Copying rows and finding keys do what numpy would, and touch nothing else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.native import copy_rows, find
+from service.native.memory import copy_rows, find
 
 
 @given(st.integers(1, 40), st.lists(st.integers(0, 8), max_size=20), st.randoms())

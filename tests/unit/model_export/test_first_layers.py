@@ -1,4 +1,4 @@
-"""Finding the first layer: in the zoo's graphs, in those of others, and not where it is not."""
+"""Finding the first layers: in the zoo's graphs, in those of others, and not where it is not."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from bundle.manifest import Stages
+from bundle.manifest import Dense, Stages
 from model_export import graphs
-from model_export.first_layer import first_layer
+from model_export.first_layers import first_layers
 from tests.unit.model_export import networks
 
 RELU = True
@@ -26,6 +26,10 @@ def exported(network: nn.Module, directory: Path) -> Stages:
 
 def shape(stages: Stages) -> list[tuple[int, bool]]:
     return [(part.width, part.relu) for part in stages.joint.first_layer]
+
+
+def layers(stages: Stages) -> list[list[int]]:
+    return [[layer.width for layer in part.layers] for part in stages.joint.first_layer]
 
 
 def test_experts_are_rectified_and_gates_are_not(tmp_path: Path) -> None:
@@ -118,5 +122,82 @@ def test_the_parts_are_those_of_the_graph(tmp_path: Path) -> None:
     graph = ir.load(tmp_path / "joint.onnx").graph
     names = {value.name for node in graph for value in node.outputs}
     assert {part.tensor for part in stages.joint.first_layer} <= names
-    assert first_layer(graph) == stages.joint.first_layer
+    assert first_layers(graph) == (stages.joint.first_layer, stages.joint.mixtures)
+    assert stages.joint.mixtures is not None
+    assert {*stages.joint.mixtures.tensors} <= names
     assert sum(width for width, _ in shape(stages)) == stages.item.output_width
+
+
+@pytest.mark.parametrize(
+    ("family", "found", "gates", "masked"),
+    [
+        ("shared_bottom", [[6]], 0, False),
+        ("mmoe", [[6]] * 4 + [[]], 3, False),
+        ("mmoe_one_layer", [[]] * 4, 3, False),
+        ("mmoe_attention", [[6]] * 3, 0, False),  # whose gates read the experts
+        ("moe", [[6]] * 4 + [[]], 1, False),
+        ("cgc", [[6]] * 7 + [[]], 3, True),
+        ("ple", [[6]] * 5 + [[]], 4, True),
+        ("esmm", [[6, 5]] * 2, 0, False),
+    ],
+)
+def test_layers_and_mixtures_of_the_zoo_are_found(
+    family: str, found: list[list[int]], gates: int, masked: bool, tmp_path: Path
+) -> None:
+    stages = exported(networks.build(family), tmp_path)
+    mixtures = stages.joint.mixtures
+    assert layers(stages) == found
+    assert (len(mixtures.tensors) if mixtures else 0) == gates
+    assert (mixtures is not None and mixtures.mask is not None) == masked
+
+
+def linear(x: torch.Tensor, width: int, **change: bool) -> torch.Tensor:
+    weight = torch.arange(float(width * x.shape[1])).reshape(width, -1)
+    return nn.functional.linear(x, weight, torch.ones(width) if change.get("bias") else None)
+
+
+@pytest.mark.parametrize(
+    ("joint", "found"),
+    [
+        (lambda x: two(linear(x.relu(), 6, bias=True).relu() * 2), [(6, True)]),
+        (lambda x: two(linear(x.relu(), 6).relu() * 2), [(6, False)]),
+        (lambda x: two(linear(x.relu(), 6)), []),  # without a ReLU
+        (lambda x: two(linear(x, 6).relu()), []),  # before a ReLU
+        (lambda x: two(linear(x.relu(), 6).relu() + x.relu()[:, :6]), []),  # read twice
+        (lambda x: two(torch.addmm(x[:, :6] * 0, x.relu(), torch.ones(8, 6)).relu()), []),
+        (lambda x: two((x.relu() @ torch.ones(8, 6)).relu()), []),
+    ],
+)
+def test_layers_are_linear_and_rectified(
+    joint: Callable[[torch.Tensor], torch.Tensor], found: list[tuple[int, bool]], tmp_path: Path
+) -> None:
+    stages = exported(Own(joint), tmp_path)
+    (part,) = stages.joint.first_layer
+    assert [(layer.width, layer.bias is not None) for layer in part.layers] == found
+    assert all(isinstance(layer, Dense) for layer in part.layers)
+
+
+def gated(first: torch.Tensor, axis: int = -1, order: int = 1, again: bool = False) -> torch.Tensor:
+    """Two experts of width 2 and two gates."""
+    one, other, logits = torch.split(first, [2, 2, 4], dim=1)
+    experts = [one.relu(), other.relu()][::order]
+    weights = torch.softmax(logits.reshape(-1, 2, 2), dim=axis)
+    a, b = torch.matmul(weights, torch.stack(experts, dim=1)).unbind(dim=1)
+    return torch.sigmoid(a + 2 * b + experts[0] if again else a + 2 * b)
+
+
+@pytest.mark.parametrize(
+    ("joint", "found"),
+    [
+        (gated, True),
+        (lambda first: gated(first, axis=1), False),
+        (lambda first: gated(first, order=-1), False),
+        (lambda first: gated(first, again=True), False),
+    ],
+)
+def test_mixtures_are_known_by_what_they_do(
+    joint: Callable[[torch.Tensor], torch.Tensor], found: bool, tmp_path: Path
+) -> None:
+    stages = exported(Own(joint), tmp_path)
+    assert len(stages.joint.first_layer) == 3
+    assert (stages.joint.mixtures is not None) == found
