@@ -14,6 +14,7 @@ from setuptools.command.build_ext import build_ext
 
 _OPTIONS = ("-mcpu=baseline", "-O3", "-fno-sanitize=all", "-shared", "-fPIC", "-s")
 _SOURCES = [f"service/native/{each}.c" for each in ("layers", "memory", "mixtures", "processor")]
+_HEADERS = ["service/native/native.h", "service/native/products.h"]
 
 
 class BuildWithZig(build_ext):
@@ -34,5 +35,5 @@ class BuildWithZig(build_ext):
 
 setup(
     cmdclass={"build_ext": BuildWithZig},
-    ext_modules=[Extension("service.native._loops", _SOURCES, depends=["service/native/native.h"])],
+    ext_modules=[Extension("service.native._loops", _SOURCES, depends=_HEADERS)],
 )

@@ -91,9 +91,11 @@ class Part(_Strict):
 
 
 class Mixtures(_Strict):
-    """Mixtures of E experts, all parts but the last, by G gates, whose logits the last part has.
+    """Mixtures of E experts by G gates.
 
         mixture[g] = sum_e softmax(logits [N, G, E] + mask [G, E])[g, e] expert[e]
+
+    Of a first layer, the experts are all parts but the last, which has the logits.
 
     Attributes:
         tensors: of the joint graph, G times [N, an expert's width].
@@ -104,6 +106,31 @@ class Mixtures(_Strict):
     mask: TensorName | None
 
 
+class Branch(_Strict):
+    """Layers over one of the mixtures of the level below.
+
+    Attributes:
+        stream: the number of the mixture.
+        layers: one or more; without a ReLU after it, if it is a gate's.
+    """
+
+    stream: Annotated[int, Field(ge=0)]
+    layers: Annotated[tuple[Dense, ...], Field(min_length=1)]
+
+
+class Level(_Strict):
+    """E experts and G gates over the mixtures of the level below, from which all follows.
+
+    Attributes:
+        experts: branches, of one width.
+        gates: branches of one layer each, E wide and without a ReLU: a gate's logits.
+    """
+
+    experts: Annotated[tuple[Branch, ...], Field(min_length=1)]
+    gates: tuple[Branch, ...]
+    mixtures: Mixtures
+
+
 class Stage(_Strict):
     """One ONNX graph: its file, and the names of the inputs and the output it has.
 
@@ -112,6 +139,7 @@ class Stage(_Strict):
             beside the other, from which all scores follow. Who computes them may leave out what
             comes before them in the graph.
         mixtures: of the parts, from which alone all scores follow, if there are any.
+        levels: above these, each from the one below alone.
     """
 
     file: FileName
@@ -120,9 +148,10 @@ class Stage(_Strict):
     output_width: Width
     first_layer: Annotated[tuple[Part, ...], _LEFT_OUT_IF_EMPTY] = ()
     mixtures: Annotated[Mixtures | None, _LEFT_OUT_IF_EMPTY] = None
+    levels: Annotated[tuple[Level, ...], _LEFT_OUT_IF_EMPTY] = ()
 
     @model_validator(mode="after")
-    def _mixed_parts_fit(self) -> Stage:
+    def _levels_fit(self) -> Stage:
         if self.mixtures is not None:
             experts, logits = self.first_layer[:-1], self.first_layer[-1:]
             gates, widths = len(self.mixtures.tensors), {expert.out_width for expert in experts}
@@ -131,11 +160,29 @@ class Stage(_Strict):
                     f"mixtures: {gates} gates need experts of one width in first_layer, and after "
                     "them a part as wide as gates times experts"
                 )
+        streams = len(self.mixtures.tensors) if self.mixtures is not None else 0
+        for number, level in enumerate(self.levels):
+            read = {branch.stream for branch in (*level.experts, *level.gates)}
+            widths = {branch.layers[-1].width for branch in level.experts}
+            of_gates = [[layer.width for layer in gate.layers] for gate in level.gates]
+            below, streams = streams, len(level.mixtures.tensors)
+            if (
+                max(read) >= below
+                or len(widths) != 1
+                or of_gates != [[len(level.experts)]] * streams
+            ):
+                raise ValueError(
+                    f"levels.{number}: experts of one width and {streams} gates, as wide as there "
+                    f"are experts, must read some of {below} mixtures of the level below"
+                )
         return self
 
     @property
     def computed_ahead(self) -> dict[str, int]:
         """Tensors of the joint graph that may be computed without it, and their widths."""
+        if self.levels:
+            level = self.levels[-1]
+            return dict.fromkeys(level.mixtures.tensors, level.experts[0].layers[-1].width)
         if self.mixtures is not None:
             return dict.fromkeys(self.mixtures.tensors, self.first_layer[0].out_width)
         return {part.tensor: part.out_width for part in self.first_layer}

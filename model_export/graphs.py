@@ -61,12 +61,11 @@ def export_stages(model: Network, schema: FeatureSchema, directory: Path) -> Sta
         "task_scores",
         directory / "joint.onnx",
     )
-    parts, mixtures = first_layers(joint)
     stage = _stage("joint", tuple(inputs), "task_scores", scores)
     return Stages(
         user=_stage("user", user_inputs, "user_tensor", user_tensor),
         item=_stage("item", item_inputs, "item_tensor", item_tensor),
-        joint=stage.model_copy(update={"first_layer": parts, "mixtures": mixtures}),
+        joint=stage.model_copy(update=first_layers(joint)._asdict()),
     )
 
 

@@ -2,44 +2,41 @@
 
 #include "native.h"
 
-/* Softmax weights of a row, in place of their logits. */
-INLINE void softmax(float *logits, const float *mask, int64_t gates, int64_t experts)
+/* e^x for x <= 0: 2^n e^r, the latter by Cephes' polynomial. */
+INLINE float exp_of(float x)
 {
-    const int64_t count = gates * experts;
-    for (int64_t gate = 0; gate < gates; gate++) {
-        float *of_gate = logits + gate * experts, most = -__builtin_inff();
-        for (int64_t e = 0; e < experts; e++) {
-            of_gate[e] += mask ? mask[gate * experts + e] : 0;
-            most = of_gate[e] > most ? of_gate[e] : most;
-        }
-        for (int64_t e = 0; e < experts; e++)
-            of_gate[e] -= most;
+    const float shifted = x * 1.44269504f + 12582912.f, whole = shifted - 12582912.f;
+    const float r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1;
+    uint32_t n;
+    memcpy(&n, &shifted, sizeof n);
+    const uint32_t power = (n - 0x4b400000u + 127u) << 23;
+    float scale;
+    memcpy(&scale, &power, sizeof scale);
+    return x < -87 ? 0 : x == x ? p * scale : x;
+}
+
+/* A gate's softmax weights of a row, in place of their logits. */
+INLINE void softmax(float *logits, const float *mask, int64_t experts)
+{
+    float most = -__builtin_inff(), total = 0;
+    for (int64_t e = 0; e < experts; e++) {
+        logits[e] += mask ? mask[e] : 0;
+        most = logits[e] > most ? logits[e] : most;
     }
-    for (int64_t i = 0; i < count; i++) { /* e^x for x <= 0: 2^n e^r, r by Cephes' polynomial */
-        const float x = logits[i], shifted = x * 1.44269504f + 12582912.f;
-        int32_t n;
-        memcpy(&n, &shifted, sizeof n);
-        const float whole = shifted - 12582912.f;
-        const float r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
-        float p = 1.9875691500e-4f;
-        p = p * r + 1.3981999507e-3f;
-        p = p * r + 8.3334519073e-3f;
-        p = p * r + 4.1665795894e-2f;
-        p = p * r + 1.6666665459e-1f;
-        p = p * r + 5.0000001201e-1f;
-        p = p * r * r + r + 1;
-        const uint32_t power = ((uint32_t)n - 0x4b400000u + 127u) << 23;
-        float scale;
-        memcpy(&scale, &power, sizeof scale);
-        logits[i] = x < -87 ? 0 : x == x ? p * scale : x;
-    }
-    for (int64_t gate = 0; gate < gates; gate++) {
-        float *of_gate = logits + gate * experts, total = 0;
-        for (int64_t e = 0; e < experts; e++)
-            total += of_gate[e];
-        for (int64_t e = 0; e < experts; e++)
-            of_gate[e] /= total;
-    }
+#pragma clang loop vectorize_width(8) /* there are rarely more experts */
+    for (int64_t e = 0; e < experts; e++)
+        logits[e] = exp_of(logits[e] - most);
+    for (int64_t e = 0; e < experts; e++)
+        total += logits[e];
+    for (int64_t e = 0; e < experts; e++)
+        logits[e] /= total;
 }
 
 /* A gate's weighted sum of what the experts have in some columns of a row. */
@@ -58,37 +55,41 @@ INLINE void mix_columns(const float *weights, const float *outputs, int64_t step
     put(sum, to, columns, vectors);
 }
 
-INLINE void mix_rows(float *logits, const float *mask, const float *outputs, int64_t rows,
-                     int64_t gates, int64_t experts, int64_t width, float *out, int64_t first,
-                     int64_t last)
+typedef struct {
+    float *logits;
+    int64_t of_row, of_gate; /* numbers from one's logits to the next one's */
+    const float *mask;
+    const float *outputs;
+    int64_t rows, gates, experts, width;
+    float *out;
+    int64_t first, last; /* of the rows, those to mix */
+} Work;
+
+INLINE void mix_rows(const Work *work)
 {
-    for (int64_t row = first; row < last; row++) {
-        float *weights = logits + row * gates * experts;
-        softmax(weights, mask, gates, experts);
-        for (int64_t gate = 0; gate < gates; gate++, weights += experts) {
-            const float *from = outputs + row * width;
-            float *to = out + (gate * rows + row) * width;
+    const int64_t experts = work->experts, width = work->width, step = work->rows * width;
+    for (int64_t row = work->first; row < work->last; row++) {
+        for (int64_t gate = 0; gate < work->gates; gate++) {
+            float *weights = work->logits + row * work->of_row + gate * work->of_gate;
+            softmax(weights, work->mask ? work->mask + gate * experts : 0, experts);
+            const float *from = work->outputs + row * width;
+            float *to = work->out + gate * step + row * width;
             int64_t i = 0;
             for (; i + 4 * LANES <= width; i += 4 * LANES)
-                mix_columns(weights, from + i, rows * width, experts, to + i, 4 * LANES, 4);
+                mix_columns(weights, from + i, step, experts, to + i, 4 * LANES, 4);
             for (; i + LANES <= width; i += LANES)
-                mix_columns(weights, from + i, rows * width, experts, to + i, LANES, 1);
+                mix_columns(weights, from + i, step, experts, to + i, LANES, 1);
             for (; i < width; i++) {
                 to[i] = 0;
                 for (int64_t e = 0; e < experts; e++)
-                    to[i] += weights[e] == 0 ? 0 : weights[e] * from[e * rows * width + i];
+                    to[i] += weights[e] == 0 ? 0 : weights[e] * from[e * step + i];
             }
         }
     }
 }
 
 #define LOOP(bits, instructions)                                                                   \
-    instructions static void mix_##bits(float *logits, const float *mask, const float *outputs,    \
-                                        int64_t rows, int64_t gates, int64_t experts,              \
-                                        int64_t width, float *out, int64_t first, int64_t last)    \
-    {                                                                                              \
-        mix_rows(logits, mask, outputs, rows, gates, experts, width, out, first, last);            \
-    }
+    instructions static void mix_##bits(const Work *work) { mix_rows(work); }
 
 LOOP(128, )
 #ifdef __x86_64__
@@ -99,10 +100,12 @@ LOOP(512, WITH_512)
 #define mix_512 mix_128
 #endif
 
-int64_t mix(float *logits, const float *mask, const float *outputs, int64_t rows, int64_t gates,
-            int64_t experts, int64_t width, float *out, int64_t first, int64_t last, int64_t bits)
+int64_t mix(float *logits, int64_t of_row, int64_t of_gate, const float *mask,
+            const float *outputs, int64_t rows, int64_t gates, int64_t experts, int64_t width,
+            float *out, int64_t first, int64_t last, int64_t bits)
 {
-    (bits == 512 ? mix_512 : bits == 256 ? mix_256 : mix_128)(
-        logits, mask, outputs, rows, gates, experts, width, out, first, last);
+    const Work work = {logits,  of_row, of_gate, mask,  outputs, rows, gates,
+                       experts, width,  out,     first, last};
+    (bits == 512 ? mix_512 : bits == 256 ? mix_256 : mix_128)(&work);
     return 0;
 }

@@ -7,7 +7,7 @@ import numpy as np
 from service.native import library
 from service.native.library import Tensor, address, function
 
-_mix = function("mix", "pppnnnnpnnn", lets_go=True)
+_mix = function("mix", "pnnppnnnnpnnn", lets_go=True)
 
 
 def mix(logits: Tensor, mask: Tensor | None, experts: Tensor, rows: slice, out: Tensor) -> None:
@@ -16,7 +16,7 @@ def mix(logits: Tensor, mask: Tensor | None, experts: Tensor, rows: slice, out: 
     An expert whose weight is zero is left out, whatever it says.
 
     Args:
-        logits: float32 [N, G, E]; those of the rows become the weights.
+        logits: float32 [N, G, E], a gate's in one piece; those of the rows become the weights.
         mask: float32 [G, E], or None.
         experts: float32 [E, N, H].
         rows: which, with a start and a stop in [0, N].
@@ -32,8 +32,12 @@ def mix(logits: Tensor, mask: Tensor | None, experts: Tensor, rows: slice, out: 
         raise ValueError(f"experts, mixtures and mask are {shapes} for logits {logits.shape}")
     if not 0 <= rows.start <= rows.stop <= count:
         raise ValueError(f"{rows} of {count} rows")
+    of_row, of_gate, of_expert = (step // logits.itemsize for step in logits.strides)
+    if logits.dtype != np.float32 or (of_expert != 1 and logits.size):
+        raise ValueError(f"{logits.dtype} in pieces or of another type; float32 is due")
     _mix(
-        *(address(logits, np.float32), None if mask is None else address(mask, np.float32)),
-        *(address(experts, np.float32), count, gates, number, width, address(out, np.float32)),
+        *(logits.ctypes.data, of_row, of_gate),
+        *(None if mask is None else address(mask, np.float32), address(experts, np.float32)),
+        *(count, gates, number, width, address(out, np.float32)),
         *(rows.start, rows.stop, library.VECTOR_BITS),
     )

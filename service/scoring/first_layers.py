@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from bundle import manifest
 from bundle.errors import GraphMismatch
-from bundle.manifest import Mixtures, Part, Stage
-from service.native.layers import Columns, Dense, Layers
+from service.native.layers import Branch, Columns, Dense, Layers, Level
 from service.native.library import Kept, Places, Tensor
 from service.native.mixtures import mix
 from service.scoring.graph_cut import constants
@@ -40,13 +40,25 @@ class FirstLayers:
         GraphMismatch: a constant that the manifest names is not in the graph.
     """
 
-    def __init__(self, stage: Stage, graph: bytes, threads: int = 1) -> None:
+    def __init__(self, stage: manifest.Stage, graph: bytes, threads: int = 1) -> None:
+        known = _Constants(stage.file, constants(graph))
+        self._layers = Layers([known.columns(part) for part in stage.first_layer])
+        self._levels: list[Level] = []
+        self._gates: list[_Gates] = []  # of the first layers, then of each level
+        if stage.mixtures is not None:
+            experts, width = len(stage.first_layer) - 1, stage.first_layer[0].out_width
+            self._gates.append(_Gates(stage.mixtures, experts, width, False, known))
+        for level in stage.levels:
+            streams, below = self._gates[-1].shape
+            branches = [known.branch(each, below, relu=True) for each in level.experts]
+            branches += [known.branch(each, below, relu=False) for each in level.gates]
+            self._levels.append(Level(branches, streams, below))
+            experts, width = len(level.experts), level.experts[0].layers[-1].width
+            self._gates.append(_Gates(level.mixtures, experts, width, True, known))
         ends = itertools.accumulate(stage.computed_ahead.values(), initial=0)
-        self._columns = dict(zip(stage.computed_ahead, itertools.pairwise(ends), strict=True))
-        known = constants(graph)
-        self._layers = Layers([_columns(part, known, stage.file) for part in stage.first_layer])
-        self._mixtures = _Mixtures(stage.mixtures, stage, known) if stage.mixtures else None
+        self._tensors = dict(zip(stage.computed_ahead, itertools.pairwise(ends), strict=True))
         self.width = self._layers.width
+        self._room = max(each.room for each in (self._layers, *self._levels))
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, "first-layers") if threads > 1 else None
         self._of_thread = threading.local()
@@ -67,16 +79,24 @@ class FirstLayers:
             IndexError: a row is out of range.
         """
         rows = len(user_row)
-        parts = self._room("parts", rows * self._layers.out_width)
-        found = parts
-        if self._mixtures:
-            found = self._room("mixtures", rows * self._mixtures.width)
+        parts = self._memory("parts", rows * self._layers.out_width)
+        branches = [
+            self._memory(f"level {number}", rows * level.out_width)
+            for number, level in enumerate(self._levels)
+        ]
+        mixed = [
+            self._memory(f"mixtures {number}", each * rows * width).reshape(each, rows, width)
+            for number, (each, width) in enumerate(gates.shape for gates in self._gates)
+        ]
 
         def compute(some: slice) -> None:
-            room = self._room("work", self._layers.room)
-            self._layers.compute(users, user_row, items, item_row, some, room, parts)
-            if self._mixtures:
-                self._mixtures.compute(parts, rows, some, found)
+            room, outputs = self._memory("room", self._room), parts
+            self._layers.compute(users, user_row, items, item_row, some, room, outputs)
+            for number, gates in enumerate(self._gates):
+                gates.mix(outputs, some, mixed[number])
+                if number < len(self._levels):
+                    outputs = branches[number]
+                    self._levels[number].compute(mixed[number], some, room, outputs)
 
         pieces = min(self._threads, rows // _ROWS_OF_THREAD)
         if self._pool and pieces > 1:
@@ -84,71 +104,106 @@ class FirstLayers:
             list(self._pool.map(compute, itertools.starmap(slice, itertools.pairwise(ends))))
         else:
             compute(slice(0, rows))
+        found = mixed[-1].reshape(-1) if mixed else parts
         return {
             tensor: found[rows * start : rows * end].reshape(rows, end - start)
-            for tensor, (start, end) in self._columns.items()
+            for tensor, (start, end) in self._tensors.items()
         }
 
-    def _room(self, name: str, numbers: int) -> Tensor:
-        """Memory of any content, the same for every call of a thread."""
-        room: Tensor | None = getattr(self._of_thread, name, None)
-        if room is None or len(room) < numbers:
-            room = np.empty(numbers, np.float32)
-            setattr(self._of_thread, name, room)
-        return room
+    def _memory(self, name: str, numbers: int) -> Tensor:
+        """Some of any content, the same for every call of a thread."""
+        memory: Tensor | None = getattr(self._of_thread, name, None)
+        if memory is None or len(memory) < numbers:
+            memory = np.empty(numbers, np.float32)
+            setattr(self._of_thread, name, memory)
+        return memory[:numbers]
 
 
-class _Mixtures:
-    """What a stage's gates make of its parts.
+class _Gates:
+    """What the gates of a level make of its experts.
+
+    Args:
+        experts: their number, E. width: of each, H.
+        apart: a gate's logits, [N, E], lie apart from another's; beside it, in [N, G * E], if not.
 
     Attributes:
-        width: of all mixtures together.
+        shape: number of gates, G, and width of a mixture, H.
     """
 
-    def __init__(self, mixtures: Mixtures, stage: Stage, known: Mapping[str, Tensor]) -> None:
-        self._gates, self._experts = len(mixtures.tensors), len(stage.first_layer) - 1
-        self._of_expert = stage.first_layer[0].out_width
-        self.width = self._gates * self._of_expert
-        self._mask = None
-        if mixtures.mask is not None:
-            shape = (self._gates, self._experts)
-            self._mask = _constant(known, mixtures.mask, shape, stage.file)
+    def __init__(
+        self,
+        mixtures: manifest.Mixtures,
+        experts: int,
+        width: int,
+        apart: bool,
+        known: _Constants,
+    ) -> None:
+        gates = len(mixtures.tensors)
+        self.shape = gates, width
+        self._experts, self._apart = experts, apart
+        self._mask = None if mixtures.mask is None else known.get(mixtures.mask, (gates, experts))
 
-    def compute(self, parts: Tensor, rows: int, some: slice, out: Tensor) -> None:
-        """Mixtures of some of N rows, one after the other in `out`, each [N, H].
+    def mix(self, outputs: Tensor, some: slice, out: Tensor) -> None:
+        """Mixtures of some of N rows into `out`, float32 [G, N, H].
 
         Args:
-            parts: as `Layers` leaves them: experts float32 [E, N, H], then logits [N, G * E].
+            outputs: of the level: float32 [E, N, H], and then the logits.
         """
-        gates, experts, width = self._gates, self._experts, self._of_expert
+        (gates, rows, width), experts = out.shape, self._experts
         end = experts * rows * width
+        logits = outputs[end:]
         mix(
-            parts[end : end + rows * gates * experts].reshape(rows, gates, experts),
+            logits.reshape(gates, rows, experts).swapaxes(0, 1)
+            if self._apart
+            else logits.reshape(rows, gates, experts),
             self._mask,
-            parts[:end].reshape(experts, rows, width),
+            outputs[:end].reshape(experts, rows, width),
             some,
-            out[: gates * rows * width].reshape(gates, rows, width),
+            out,
         )
 
 
-def _columns(part: Part, known: Mapping[str, Tensor], file: str) -> Columns:
-    inputs, layers = part.width, []
-    for layer in part.layers:
-        weight = _constant(known, layer.weight, (layer.width, inputs), file)
-        bias = np.zeros(layer.width, np.float32)
-        if layer.bias is not None:
-            bias = _constant(known, layer.bias, (layer.width,), file)
-        layers.append(Dense(weight, bias))
-        inputs = layer.width
-    return Columns(part.width, part.relu, tuple(layers))
+class _Constants:
+    """The constants of a graph, as a manifest names them.
 
+    Args:
+        file: whose they are.
+    """
 
-def _constant(known: Mapping[str, Tensor], name: str, shape: tuple[int, ...], file: str) -> Tensor:
-    found = known.get(name)
-    if found is None or found.shape != shape:
-        has = "has none" if found is None else f"has it as {list(found.shape)}"
-        raise GraphMismatch(
-            f"{file}: the manifest promises a constant {name}, float32 {list(shape)}, in the file "
-            f"itself; the graph {has}"
-        )
-    return found
+    def __init__(self, file: str, known: Mapping[str, Tensor]) -> None:
+        self._file = file
+        self._known = known
+
+    def columns(self, part: manifest.Part) -> Columns:
+        return Columns(part.width, part.relu, self._layers(part.layers, part.width))
+
+    def branch(self, branch: manifest.Branch, inputs: int, relu: bool) -> Branch:
+        return Branch(branch.stream, self._layers(branch.layers, inputs, relu))
+
+    def _layers(
+        self, layers: Sequence[manifest.Dense], inputs: int, relu: bool = True
+    ) -> tuple[Dense, ...]:
+        found = []
+        for layer in layers:
+            weight = self.get(layer.weight, (layer.width, inputs))
+            bias = np.zeros(layer.width, np.float32)
+            if layer.bias is not None:
+                bias = self.get(layer.bias, (layer.width,))
+            found.append(Dense(weight, bias, relu))
+            inputs = layer.width
+        return tuple(found)
+
+    def get(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """A constant.
+
+        Raises:
+            GraphMismatch: there is none, or none of that shape.
+        """
+        found = self._known.get(name)
+        if found is None or found.shape != shape:
+            has = "has none" if found is None else f"has it as {list(found.shape)}"
+            raise GraphMismatch(
+                f"{self._file}: the manifest promises a constant {name}, float32 {list(shape)}, in "
+                f"the file itself; the graph {has}"
+            )
+        return found

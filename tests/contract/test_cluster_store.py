@@ -127,3 +127,7 @@ def move_slot_of(key: str, url: str) -> None:
         ask[0]("MIGRATE", host, target_port, "", 0, 5000, "KEYS", *keys)
         for each in reversed(ask):
             each("CLUSTER", "SETSLOT", slot, "NODE", target_id)
+        for host, other in others:  # as redis-cli does: a busy node might be long in hearing of it
+            if other not in (target_port, str(port)):
+                with redis.Redis(host=host, port=int(other)) as node:
+                    node.execute_command("CLUSTER", "SETSLOT", slot, "NODE", target_id)

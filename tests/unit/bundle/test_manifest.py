@@ -113,6 +113,33 @@ def mixed(*widths: int, layer: int = 6) -> Change:
     return change
 
 
+def level(
+    streams: tuple[int, int] = (0, 1),
+    widths: tuple[int, int] = (5, 5),
+    gates: tuple[int, ...] = (2, 2),
+    below: bool = True,
+) -> Change:
+    """Two experts that read these streams of a joint stage, and gates of these widths."""
+
+    def branch(stream: int, width: int) -> Content:
+        return {"stream": stream, "layers": [{"width": width, "weight": "w", "bias": "b"}]}
+
+    def change(content: Any) -> None:
+        mixed(8, 6, 4)(content)
+        joint = content["stages"]["joint"]
+        joint["levels"] = [
+            {
+                "experts": [branch(*each) for each in zip(streams, widths, strict=True)],
+                "gates": [branch(0, width) for width in gates],
+                "mixtures": {"tensors": ["c", "d"], "mask": "mask"},
+            }
+        ]
+        if not below:
+            del joint["mixtures"]
+
+    return change
+
+
 def drop(key: str) -> Change:
     return lambda content: content.pop(key)
 
@@ -157,6 +184,11 @@ def put(*path: Any, value: Any) -> Change:
         (mixed(8, 7, 4), "mixtures: 2 gates need experts of one width in first_layer"),
         (mixed(8, 6, 5), "after them a part as wide as gates times experts"),
         (mixed(8, 6, 4, layer=0), "first_layer.0.layers.0.width: "),
+        (level(streams=(0, 2)), "levels.0: experts of one width and 2 gates, as wide as there are"),
+        (level(gates=(3, 2)), "levels.0: experts of one width and 2 gates, as wide as there are"),
+        (level(gates=(2,)), "levels.0: experts of one width and 2 gates, as wide as there are"),
+        (level(widths=(5, 6)), "must read some of 2 mixtures of the level below"),
+        (level(below=False), "must read some of 0 mixtures of the level below"),
         (put("parity", "max_abs_difference", value=float("nan")), "not JSON compliant"),
     ],
 )
@@ -169,13 +201,15 @@ def test_a_contradiction_is_named(manifest: Manifest, change: Change, message: s
     assert message in str(caught.value)
 
 
-def test_what_may_be_computed_ahead_is_the_parts_or_what_gates_make_of_them(
+def test_what_may_be_computed_ahead_is_the_parts_or_what_gates_have_mixed_last(
     manifest: Manifest,
 ) -> None:
     content = json.loads(serialise(manifest))
     mixed(8, 6, 4)(content)
     joint = Stage.model_validate(content["stages"]["joint"])
     assert joint.computed_ahead == {"a": 6, "b": 6}
+    level()(content)
+    assert Stage.model_validate(content["stages"]["joint"]).computed_ahead == {"c": 5, "d": 5}
     parts = joint.model_copy(update={"mixtures": None})
     assert parts.computed_ahead == {"part_0": 6, "part_1": 6, "part_2": 4}
     assert Stage.model_validate_json(parts.model_dump_json()) == parts

@@ -122,7 +122,8 @@ def test_the_parts_are_those_of_the_graph(tmp_path: Path) -> None:
     graph = ir.load(tmp_path / "joint.onnx").graph
     names = {value.name for node in graph for value in node.outputs}
     assert {part.tensor for part in stages.joint.first_layer} <= names
-    assert first_layers(graph) == (stages.joint.first_layer, stages.joint.mixtures)
+    joint = stages.joint
+    assert tuple(first_layers(graph)) == (joint.first_layer, joint.mixtures, joint.levels)
     assert stages.joint.mixtures is not None
     assert {*stages.joint.mixtures.tensors} <= names
     assert sum(width for width, _ in shape(stages)) == stages.item.output_width
@@ -201,3 +202,47 @@ def test_mixtures_are_known_by_what_they_do(
     stages = exported(Own(joint), tmp_path)
     assert len(stages.joint.first_layer) == 3
     assert (stages.joint.mixtures is not None) == found
+
+
+def test_levels_are_found_up_to_the_towers(tmp_path: Path) -> None:
+    joint = exported(networks.build("ple_three_levels"), tmp_path).joint
+    experts = [[(b.stream, [y.width for y in b.layers]) for b in x.experts] for x in joint.levels]
+    streams = [0, 0, 1, 1, 2, 2, 3, 3, 3]
+    assert experts == [[(each, [6, 4]) for each in streams], [(each, [5]) for each in streams]]
+    assert [[gate.stream for gate in level.gates] for level in joint.levels] == [
+        [0, 1, 2, 3],
+        [0, 1, 2],
+    ]
+    assert [*joint.computed_ahead.values()] == [5, 5, 5]
+    names = {v.name for node in ir.load(tmp_path / "joint.onnx").graph for v in node.outputs}
+    assert joint.computed_ahead.keys() <= names
+
+
+def second_level(first: torch.Tensor, read: bool = False, other: bool = False) -> torch.Tensor:
+    """Two more experts and gates of one, over the mixtures of two."""
+    one, two_, logits = torch.split(first, [2, 2, 4], dim=1)
+    weights = torch.softmax(logits.reshape(-1, 2, 2), dim=-1)
+    a, b = torch.matmul(weights, torch.stack([one.relu(), two_.relu()], dim=1)).unbind(dim=1)
+    experts = [linear(a, 3).relu(), linear(b, 3).relu()]
+    gates = torch.stack([linear(a, 2), linear(b, 2)], dim=1)
+    gates = torch.tanh(gates) if other else gates
+    mixed = torch.matmul(torch.softmax(gates, dim=-1), torch.stack(experts, dim=1))
+    c, d = mixed.unbind(dim=1)
+    scores = c[:, :2] + 2 * d[:, :2]
+    return torch.sigmoid(scores + a if read else scores)
+
+
+@pytest.mark.parametrize(
+    ("joint", "levels"),
+    [
+        (second_level, 1),
+        (lambda first: second_level(first, read=True), 0),
+        (lambda first: second_level(first, other=True), 0),
+    ],
+)
+def test_a_level_is_known_by_what_it_does(
+    joint: Callable[[torch.Tensor], torch.Tensor], levels: int, tmp_path: Path
+) -> None:
+    stage = exported(Own(joint), tmp_path).joint
+    assert stage.mixtures is not None
+    assert len(stage.levels) == levels

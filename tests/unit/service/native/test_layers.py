@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.native.layers import Columns, Dense, Layers, packed
+from service.native.layers import Branch, Columns, Dense, Layers, Level, packed
 from service.native.library import Kept, Places, Tensor
 
 pytestmark = pytest.mark.usefixtures("loop")
@@ -47,7 +47,7 @@ def computed(
 ) -> list[Tensor]:
     """All rows, in two calls; nothing but its room and its part of `out` is written."""
     layers, rows = Layers(parts), len(user_row)
-    widths = [part.out_width for part in parts]
+    widths = [len(part.layers[-1].weight) if part.layers else part.width for part in parts]
     ends = np.cumsum([0, *(rows * width for width in widths)])
     out, room = np.full(ends[-1] + 3, 7, np.float32), np.full(layers.room + 3, 7, np.float32)
     for some in (slice(0, rows // 3), slice(rows // 3, rows)):
@@ -122,14 +122,14 @@ def test_what_is_no_number_goes_through_layers() -> None:
         ({"user_row": np.array([0, 2])}, IndexError, "one not there"),
         ({"user_row": np.array([-1, 0])}, IndexError, "one not there"),
         ({"item_row": np.array([0, 2])}, IndexError, "one not there"),
-        ({"item_row": np.array([0])}, ValueError, "1 item rows"),
+        ({"item_row": np.array([0])}, ValueError, "1 item rows for 2 user rows"),
         ({"item_row": np.array([0, 1], np.int32)}, ValueError, "int32 in pieces or of another"),
         ({"rows": slice(-1, 2)}, ValueError, "slice(-1, 2, None) of 2 rows"),
         ({"rows": slice(2, 1)}, ValueError, "slice(2, 1, None) of 2 rows"),
         ({"rows": slice(0, 3)}, ValueError, "slice(0, 3, None) of 2 rows"),
         ({"room": np.zeros(9, np.float32)}, ValueError, "in a room of 9 numbers"),
         ({"room": np.zeros(50_000)}, ValueError, "float64 in pieces or of another type; float32"),
-        ({"out": np.zeros(5, np.float32)}, ValueError, "5 numbers for 2 user rows"),
+        ({"out": np.zeros(5, np.float32)}, ValueError, "5 numbers for 2 rows of 3"),
         ({"out": np.zeros(6)}, ValueError, "float64 in pieces or of another type; float32"),
     ],
 )
@@ -151,6 +151,90 @@ def test_nothing_outside_of_the_arrays_is_touched(
         layers.compute(**given | change)
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.lists(WIDTH, max_size=2), WIDTH, st.booleans())),
+    WIDTH,
+    ROWS,
+    st.integers(0, 1000),
+)
+def test_branches_of_a_level_read_their_streams(
+    shapes: list[tuple[int, list[int], int, bool]], width: int, rows: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    branches = []
+    for stream, hidden, last, relu in shapes:
+        layers = columns(rng, width, True, [*hidden, last]).layers
+        if not hidden:  # a gate's logits
+            layers = (Dense(layers[0].weight, layers[0].bias, relu),)
+        branches.append(Branch(stream, layers))
+    level, streams = Level(branches, 3, width), normal(rng, 3, rows, width)
+    out, room = np.full(rows * level.out_width + 3, 7, np.float32), np.empty(level.room, np.float32)
+    for some in (slice(0, rows // 3), slice(rows // 3, rows)):
+        level.compute(streams, some, room, out)
+    assert (out[-3:] == 7).all()
+    start = 0
+    for branch in branches:
+        values = streams[branch.stream]
+        for layer in branch.layers:
+            values = values @ layer.weight.T + layer.bias
+            values = np.maximum(values, 0) if layer.relu else values
+        found = out[start : start + values.size].reshape(values.shape)
+        np.testing.assert_allclose(found, values, rtol=1e-4, atol=1e-5)
+        start += values.size
+
+
+LAYERS = columns(np.random.default_rng(0), 5, True, [3]).layers
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"streams": np.zeros((2, 4, 5))}, "float64 in pieces or of another type; float32"),
+        ({"streams": np.zeros((3, 4, 5), np.float32)}, "streams are (3, 4, 5), must be 2 of 5"),
+        ({"streams": np.zeros((2, 4, 6), np.float32)}, "streams are (2, 4, 6), must be 2 of 5"),
+        ({"streams": np.zeros((4, 2, 5), np.float32).swapaxes(0, 1)}, "float32 in pieces"),
+        ({"rows": slice(0, 5)}, "slice(0, 5, None) of 4 rows"),
+        ({"room": np.zeros(9, np.float32)}, "in a room of 9 numbers"),
+        ({"out": np.zeros(11, np.float32)}, "11 numbers for 4 rows of 3"),
+    ],
+)
+def test_a_level_touches_nothing_outside(change: dict[str, Any], message: str) -> None:
+    given: dict[str, Any] = {
+        "streams": np.zeros((2, 4, 5), np.float32),
+        "rows": slice(0, 4),
+        "room": np.zeros(50_000, np.float32),
+        "out": np.zeros(12, np.float32),
+    }
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Level([Branch(1, LAYERS)], 2, 5).compute(**given | change)
+
+
+@pytest.mark.parametrize(
+    ("branch", "message"),
+    [
+        (
+            Branch(2, columns(np.random.default_rng(0), 5, True, [3]).layers),
+            "stream 2 of 2, 1 layers",
+        ),
+        (Branch(-1, LAYERS), "stream -1 of 2"),
+        (Branch(0, ()), "stream 0 of 2, 0 layers"),
+        (
+            Branch(
+                0,
+                (
+                    *LAYERS,
+                    Dense(np.zeros((2, 3), np.float32), np.zeros(2, np.float32), relu=False),
+                ),
+            ),
+            "a layer after a ReLU must have one itself",
+        ),
+    ],
+)
+def test_a_level_that_does_not_fit_is_refused(branch: Branch, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Level([branch], 2, 5)
+
+
 @pytest.mark.parametrize(
     ("weight", "bias", "message"),
     [
@@ -168,10 +252,10 @@ def test_layers_that_do_not_fit_are_refused(
 
 def test_weights_lie_in_blocks_that_begin_with_a_line() -> None:
     weight = normal(np.random.default_rng(0), 40, 3)
-    found = packed(weight, 256)  # blocks of 64 columns
+    found = packed(weight, 64)
     assert found.ctypes.data % 64 == 0
     np.testing.assert_array_equal(found.reshape(3, 48)[:, :40], weight.T)
-    wide = packed(normal(np.random.default_rng(1), 100, 3), 256)
+    wide = packed(normal(np.random.default_rng(1), 100, 3), 64)
     assert wide.shape == (3 * 64 + 3 * 48,)
 
 

@@ -34,9 +34,12 @@ def test_gates_mix_what_experts_say(
     weights = np.exp((allowed - allowed.max(axis=-1, keepdims=True)).astype(np.float64))
     weights /= weights.sum(axis=-1, keepdims=True)
     out = np.full((gates, rows, width), 7, np.float32)
+    apart, of_apart = logits.swapaxes(0, 1).copy(), np.empty_like(out)
     for some in (slice(0, rows // 3), slice(rows // 3, rows)):
         mix(logits, mask if masked else None, outputs, some, out)
+        mix(apart.swapaxes(0, 1), mask if masked else None, outputs, some, of_apart)
     np.testing.assert_allclose(logits, weights, rtol=2e-6, atol=1e-37)
+    np.testing.assert_array_equal(of_apart, out)
     expected = np.einsum("nge,enh->gnh", weights, outputs)
     np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
 
@@ -57,6 +60,7 @@ def test_a_gate_without_a_number_says_so_and_an_expert_that_is_not_asked_does_no
     ("change", "message"),
     [
         ({"logits": np.zeros((4, 2, 3))}, "float64 in pieces or of another type; float32"),
+        ({"logits": np.zeros((4, 3, 2), np.float32).swapaxes(1, 2)}, "float32 in pieces"),
         ({"mask": np.zeros((2, 4), np.float32)}, "experts, mixtures and mask are"),
         ({"mask": np.zeros((2, 3))}, "float64 in pieces"),
         ({"experts": np.zeros((3, 5, 7), np.float32)}, "experts, mixtures and mask are"),

@@ -10,7 +10,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from bundle.errors import GraphMismatch
-from bundle.manifest import Dense, Mixtures, Part, Stage
+from bundle.manifest import Branch, Dense, Level, Mixtures, Part, Stage
 from service.native.library import Tensor
 from service.scoring.first_layers import FirstLayers
 
@@ -79,6 +79,36 @@ def test_parts_and_mixtures_are_those_of_numpy(rows: int, mask: str | None, thre
             assert found.keys() == wanted.keys()
             for name, values in found.items():
                 np.testing.assert_allclose(values, wanted[name][:few], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("rows", [0, 1, 300])
+def test_levels_read_the_mixtures_below(rows: int, threads: int) -> None:
+    user_row, item_row = RNG.integers(0, 3, rows), RNG.integers(0, 500, rows)
+    below = Mixtures(tensors=("a", "b"), mask=None)
+    level = Level(
+        experts=tuple(
+            Branch(stream=each, layers=(Dense(width=3, weight=f"e{each}", bias=None),))
+            for each in (1, 0)
+        ),
+        gates=(Branch(stream=0, layers=(Dense(width=2, weight="g", bias="gb"),)),),
+        mixtures=Mixtures(tensors=("c",), mask=None),
+    )
+    weights = {
+        name: RNG.standard_normal(shape).astype(np.float32)
+        for name, shape in {"e0": (3, 6), "e1": (3, 6), "g": (2, 6), "gb": (2,)}.items()
+    }
+    layers = FirstLayers(
+        stage(below).model_copy(update={"levels": (level,)}), graph(**weights), threads
+    )
+    found = layers.compute(USERS, user_row, ITEMS.astype(np.float32), item_row)
+    a, b = mixed(expected(user_row, item_row), 0).values()
+    experts = [np.maximum(x @ weights[w].T, 0) for x, w in ((b, "e1"), (a, "e0"))]
+    gate = np.exp(a @ weights["g"].T + weights["gb"])
+    shares = (gate / gate.sum(axis=1, keepdims=True)).T
+    wanted = experts[0] * shares[0][:, None] + experts[1] * shares[1][:, None]
+    assert found.keys() == {"c"}
+    np.testing.assert_allclose(found["c"], wanted, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(
