@@ -106,7 +106,7 @@ class Settings(BaseSettings):
     )
     threads: Annotated[int, Field(ge=1)] | None = Field(
         None,
-        description="onnxruntime threads inside one run; unset: the usable cores over the workers",
+        description="Threads inside one run of a model; unset: the usable cores over the workers",
     )
     poll_interval_ms: Annotated[float, Field(gt=0)] = Field(
         500.0, description="How often the models directory is looked at, milliseconds"

@@ -60,7 +60,7 @@ class Gate:
         digest: of a file, as `bundle.store.digest` gives it.
         load_features: called with each version before it goes live.
         executor: threads that inference runs on.
-        threads: onnxruntime threads inside one run.
+        threads: inside one run.
         row_budget, queue_rows: as in `Batcher`.
         item_cache_bytes: budget of each version's item tensors.
         runs: ends what does not end by itself.

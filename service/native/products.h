@@ -44,18 +44,24 @@ INLINE float number(const void *item, int64_t i, int half)
     return half ? (float)((const _Float16 *)item)[i] : ((const float *)item)[i];
 }
 
-/* Keep what is above zero of an item's numbers, and of a user's that are added if there are any. */
-INLINE int64_t keep_any(const float *user, const void *item, int half, int64_t count,
-                        float *values, int32_t *places)
+/* Keep what is above zero of an item's numbers, from one on, behind what is kept already; of their
+   sums with a user's, if there are any. */
+INLINE int64_t keep_from(int64_t i, int64_t kept, const float *user, const void *item, int half,
+                         int64_t count, float *values, int32_t *places)
 {
-    int64_t kept = 0;
-    for (int64_t i = 0; i < count; i++) {
+    for (; i < count; i++) {
         const float sum = (user ? user[i] : 0) + number(item, i, half);
         values[kept] = sum;
         places[kept] = (int32_t)i;
         kept += ABOVE_ZERO(sum);
     }
     return kept;
+}
+
+INLINE int64_t keep_any(const float *user, const void *item, int half, int64_t count,
+                        float *values, int32_t *places)
+{
+    return keep_from(0, 0, user, item, half, count, values, places);
 }
 
 #ifdef __x86_64__
@@ -75,13 +81,7 @@ WITH_512 INLINE int64_t keep_512(const float *user, const void *item, int half, 
         place = _mm512_add_epi32(place, _mm512_set1_epi32(LANES));
         kept += __builtin_popcount(above);
     }
-    for (; i < count; i++) {
-        const float sum = (user ? user[i] : 0) + number(item, i, half);
-        values[kept] = sum;
-        places[kept] = (int32_t)i;
-        kept += ABOVE_ZERO(sum);
-    }
-    return kept;
+    return keep_from(i, kept, user, item, half, count, values, places);
 }
 #endif
 

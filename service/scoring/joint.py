@@ -33,7 +33,7 @@ class Joint:
     Args:
         path: of its graph. stage: as the manifest has it.
         width: numbers in an item tensor, P'.
-        threads: onnxruntime threads inside one run.
+        threads: inside one run.
         runs: sees to it that they end.
 
     Raises:

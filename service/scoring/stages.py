@@ -89,7 +89,7 @@ def open_model(
 
     Args:
         encoder: of the same bundle; only rows whose tensor is not cached are encoded.
-        threads: onnxruntime threads inside one run.
+        threads: inside one run.
         item_cache_bytes: budget of the item tensor cache.
         memory: what the caches of versions hand each other.
 
