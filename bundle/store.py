@@ -31,13 +31,13 @@ from bundle.errors import (
 from bundle.manifest import (
     GOLDEN_FILE,
     MANIFEST_FILE,
-    PLAIN_NAME,
     VOCABULARIES_FILE,
     FileDigest,
     Manifest,
     parse,
     serialise,
 )
+from bundle.stages import PLAIN_NAME
 from bundle.vocabulary import Vocabularies
 
 _MODEL = re.compile(PLAIN_NAME)

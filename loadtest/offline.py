@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 
 from bundle import store
 from bundle.encoding import Encoded
-from bundle.manifest import Stage, Stages
 from bundle.rows import Rows
 from bundle.schema import Entity
+from bundle.stages import Stage, Stages
 from loadtest.samples import SampleUnusable
 
 Scores = npt.NDArray[np.float32]

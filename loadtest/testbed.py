@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from bundle.manifest import Stages, parse
+from bundle.manifest import parse
+from bundle.stages import Stages
 from loadtest import workload
 from loadtest.bare import Bare, bare_loop
 from loadtest.pinned import cores

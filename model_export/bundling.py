@@ -20,12 +20,11 @@ from bundle.manifest import (
     Manifest,
     Parity,
     Sample,
-    SingleStage,
-    Stages,
     Task,
     serialise,
 )
 from bundle.schema import Entity
+from bundle.stages import SingleStage, Stages
 from bundle.store import digest
 from model_export.data.fit import FittedFeatures
 from model_export.data.impressions import EntitySample

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from bundle.manifest import Branch, Dense, Level, Mixtures, Part
+from bundle.stages import Branch, Dense, Level, Mixtures, Part
 
 
 class FirstLayers(NamedTuple):
-    """What a stage says of them (`bundle.manifest.Stage`)."""
+    """What a stage says of them (`bundle.stages.Stage`)."""
 
     first_layer: tuple[Part, ...] = ()
     mixtures: Mixtures | None = None

@@ -18,8 +18,8 @@ from torch import nn
 from torch.export import Dim
 
 from bundle.encoding import Side, side_layout
-from bundle.manifest import SingleStage, Stage, Stages
 from bundle.schema import FeatureSchema
+from bundle.stages import SingleStage, Stage, Stages
 from model_export.first_layers import first_layers
 from model_export.models.base import MultiTaskModel
 from model_export.stages import Network, OneStage, ThreeStages

@@ -13,7 +13,8 @@ import onnxruntime
 import torch
 
 from bundle.encoding import Encoded, Encoder, Side
-from bundle.manifest import Parity, SingleStage, Stage, Stages
+from bundle.manifest import Parity
+from bundle.stages import SingleStage, Stage, Stages
 from model_export.errors import ParityFailed
 from model_export.models.base import MultiTaskModel
 from model_export.stages import Network, OneStage

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from bundle import store
 from bundle.encoding import Encoder
-from bundle.manifest import Stages
+from bundle.stages import Stages
 from model_export import config as config_file
 from model_export import fusions, gain, report
 from model_export.config import Config

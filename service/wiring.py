@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundle.encoding import Encoder
-from bundle.manifest import SingleStage
 from bundle.schema import Entity
+from bundle.stages import SingleStage
 from bundle.store import Bundle
 from service.comparing import Comparer
 from service.cores import share_interpreter, usable_cores

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from bundle import manifest, store
 from bundle.schema import Entity
+from bundle.stages import Stages
 
 Array = npt.NDArray[Any]
 MODEL = "synthetic"
@@ -94,7 +95,7 @@ class Expected:
             for entity, sample in bundle.manifest.samples.items()
         }
         stages = bundle.manifest.stages
-        assert isinstance(stages, manifest.Stages)
+        assert isinstance(stages, Stages)
         self._user, self._item, self._joint = (
             ort.InferenceSession(str(directory / stage.file), providers=["CPUExecutionProvider"])
             for stage in (stages.user, stages.item, stages.joint)

@@ -25,13 +25,12 @@ from bundle.manifest import (
     Manifest,
     Parity,
     Sample,
-    Stage,
-    Stages,
     Task,
     serialise,
 )
 from bundle.rows import RowLayout
 from bundle.schema import Entity, FeatureSchema, IdList, Number
+from bundle.stages import Stage, Stages
 from bundle.store import digest, publish
 
 MODEL = "echo"

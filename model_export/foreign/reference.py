@@ -14,8 +14,9 @@ import numpy.typing as npt
 import onnxruntime
 
 from bundle.encoding import Encoded
-from bundle.manifest import Parity, SingleStage
+from bundle.manifest import Parity
 from bundle.schema import FIRST_VALUE_INDEX, OUT_OF_VOCABULARY_INDEX, PADDING_INDEX
+from bundle.stages import SingleStage
 from model_export.errors import ParityFailed, SpecInvalid
 from model_export.foreign.examples import ExampleRows
 from model_export.foreign.signature import Signature, Value, blocks

@@ -17,8 +17,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from bundle.encoding import Side, side_layout
-from bundle.manifest import SingleStage, Stage
 from bundle.schema import FIRST_VALUE_INDEX, OUT_OF_VOCABULARY_INDEX, PADDING_INDEX
+from bundle.stages import SingleStage, Stage
 from model_export.errors import SpecInvalid
 from model_export.foreign.signature import Block, Signature, Value, blocks
 from model_export.foreign.spec import Indices, SpecTask

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from bundle.errors import BundleError
-from bundle.manifest import PLAIN_NAME
+from bundle.stages import PLAIN_NAME
 from bundle.store import load_version, versions
 from service.admin.access import audit, operator
 from service.errors import Conflict, ServiceError, UnknownModel

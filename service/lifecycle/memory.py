@@ -6,7 +6,8 @@ import asyncio
 import ctypes
 from concurrent.futures import Executor
 
-from bundle.manifest import GOLDEN_FILE, SingleStage
+from bundle.manifest import GOLDEN_FILE
+from bundle.stages import SingleStage
 from bundle.store import Bundle
 from service.lifecycle.version import LoadedVersion
 from service.scoring.tensor_memory import TensorMemory

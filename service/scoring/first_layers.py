@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from bundle import manifest
+from bundle import stages
 from bundle.errors import GraphMismatch
 from service.native.layers import Branch, Columns, Dense, Layers, Level
 from service.native.library import Kept, Places, Tensor
@@ -40,7 +40,7 @@ class FirstLayers:
         GraphMismatch: a constant that the manifest names is not in the graph.
     """
 
-    def __init__(self, stage: manifest.Stage, graph: bytes, threads: int = 1) -> None:
+    def __init__(self, stage: stages.Stage, graph: bytes, threads: int = 1) -> None:
         known = _Constants(stage.file, constants(graph))
         self._layers = Layers([known.columns(part) for part in stage.first_layer])
         self._levels: list[Level] = []
@@ -53,7 +53,7 @@ class FirstLayers:
             branches = [known.branch(each, below, relu=True) for each in level.experts]
             branches += [known.branch(each, below, relu=False) for each in level.gates]
             self._levels.append(Level(branches, streams, below))
-            experts, width = len(level.experts), level.experts[0].layers[-1].width
+            experts, width = len(level.experts), level.experts[0].out_width
             self._gates.append(_Gates(level.mixtures, experts, width, True, known))
         ends = itertools.accumulate(stage.computed_ahead.values(), initial=0)
         self._tensors = dict(zip(stage.computed_ahead, itertools.pairwise(ends), strict=True))
@@ -132,7 +132,7 @@ class _Gates:
 
     def __init__(
         self,
-        mixtures: manifest.Mixtures,
+        mixtures: stages.Mixtures,
         experts: int,
         width: int,
         apart: bool,
@@ -174,14 +174,14 @@ class _Constants:
         self._file = file
         self._known = known
 
-    def columns(self, part: manifest.Part) -> Columns:
+    def columns(self, part: stages.Part) -> Columns:
         return Columns(part.width, part.relu, self._layers(part.layers, part.width))
 
-    def branch(self, branch: manifest.Branch, inputs: int, relu: bool) -> Branch:
+    def branch(self, branch: stages.Branch, inputs: int, relu: bool) -> Branch:
         return Branch(branch.stream, self._layers(branch.layers, inputs, relu))
 
     def _layers(
-        self, layers: Sequence[manifest.Dense], inputs: int, relu: bool = True
+        self, layers: Sequence[stages.Dense], inputs: int, relu: bool = True
     ) -> tuple[Dense, ...]:
         found = []
         for layer in layers:

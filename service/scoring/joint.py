@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from bundle.errors import GraphMismatch
-from bundle.manifest import Stage
+from bundle.stages import Stage
 from service.native.library import Places, Tensor
 from service.scoring.first_layers import FirstLayers
 from service.scoring.item_cache import ItemTensors, located

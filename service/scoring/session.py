@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from bundle.errors import GraphInvalid, GraphMismatch, OperatorUnknown, OpsetUnsupported
-from bundle.manifest import Stage
+from bundle.stages import Stage
 from service.scoring.graph_cut import cut
 from service.scoring.runs import UNWATCHED, Array, Ended, Runs
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bundle.encoding import Encoded, Encoder, side_layout
-from bundle.manifest import SingleStage, Stages
+from bundle.stages import SingleStage, Stages
 from bundle.store import Bundle
 from service.metrics import Metrics
 from service.scoring.item_cache import ItemCache, ItemTensors

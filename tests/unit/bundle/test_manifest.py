@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundle.errors import BundleError, DigestMismatch, ManifestInvalid, SchemaVersionUnknown
-from bundle.manifest import Manifest, Stage, Task, parse, serialise
+from bundle.manifest import Manifest, Task, parse, serialise
+from bundle.stages import Stage
 from tests.unit.bundle.tiny import describe, stages, write_bundle
 
 Content = dict[str, Any]

@@ -25,14 +25,13 @@ from bundle.manifest import (
     VOCABULARIES_FILE,
     Manifest,
     Parity,
-    Stage,
-    Stages,
     Task,
     serialise,
 )
 from bundle.packing import hash_value
 from bundle.rows import Rows
 from bundle.schema import Categorical, Feature, FeatureSchema, IdList, Number
+from bundle.stages import Stage, Stages
 from bundle.store import digest
 
 FILES = ("golden.npz", "item.onnx", "joint.onnx", "user.onnx", "vocabularies.npz")

@@ -18,8 +18,6 @@ from bundle.manifest import (
     Manifest,
     Parity,
     Sample,
-    Stage,
-    Stages,
     Task,
 )
 from bundle.rows import RowLayout
@@ -33,6 +31,7 @@ from bundle.schema import (
     IdList,
     Number,
 )
+from bundle.stages import Stage, Stages
 from bundle.store import Bundle
 from loadtest.samples import RequestSource, SampleUnusable, newest
 

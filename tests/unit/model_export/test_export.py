@@ -15,8 +15,8 @@ import torch
 from bundle import store
 from bundle.encoding import Encoder, Side
 from bundle.errors import FileMissing
-from bundle.manifest import Stage, Stages
 from bundle.schema import Categorical, FeatureSchema, Number
+from bundle.stages import Stage, Stages
 from model_export import graphs, parity, pipeline
 from model_export.config import Config
 from model_export.errors import ParityFailed

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from bundle.manifest import Dense, Stages
+from bundle.stages import Dense, Stages
 from model_export import graphs
 from model_export.first_layers import first_layers
 from tests.unit.model_export import networks

@@ -18,7 +18,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from bundle import store
-from bundle.manifest import SingleStage
+from bundle.stages import SingleStage
 from model_export.errors import ParityFailed, SpecInvalid
 from model_export.foreign import reference
 from model_export.foreign.importing import import_graph

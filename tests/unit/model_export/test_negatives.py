@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bundle import manifest
+from bundle.stages import Stages
 from model_export import config, pipeline
 from model_export.data.batches import training_batches
 from model_export.data.encoded import EncodedSet
@@ -72,7 +73,7 @@ def test_an_auxiliary_task_is_trained_and_measured_and_not_served(tmp_path: Path
     bundle = pipeline.export(directory)  # parity is checked on what is served
     written = manifest.parse((bundle / manifest.MANIFEST_FILE).read_bytes())
     assert written.task_names == ("like", "watch_seconds")
-    assert isinstance(written.stages, manifest.Stages)
+    assert isinstance(written.stages, Stages)
     assert written.stages.joint.output_width == 2
     assert set(run_directory.read_summary(directory).test) == {"click", "like", "watch_seconds"}
 

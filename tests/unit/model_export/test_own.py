@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from bundle import store
-from bundle.manifest import SingleStage
 from bundle.schema import Categorical, FeatureSchema, Number
+from bundle.stages import SingleStage
 from model_export import parity
 from model_export.data.fit import FittedFeatures
 from model_export.errors import ModuleUnfit, ParityFailed

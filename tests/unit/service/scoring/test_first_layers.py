@@ -10,7 +10,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from bundle.errors import GraphMismatch
-from bundle.manifest import Branch, Dense, Level, Mixtures, Part, Stage
+from bundle.stages import Branch, Dense, Level, Mixtures, Part, Stage
 from service.native.library import Tensor
 from service.scoring.first_layers import FirstLayers
 

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
 
 from bundle.errors import GraphInvalid, GraphMismatch
-from bundle.manifest import Part, Stage
+from bundle.stages import Part, Stage
 from service.scoring.joint import Joint
 from service.scoring.runs import UNWATCHED
 

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from bundle.manifest import Stage
+from bundle.stages import Stage
 from service.scoring.runs import Array, Ended, Runs
 from service.scoring.session import Session
 from tests.endless_graphs import endless_where

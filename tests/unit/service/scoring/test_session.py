@@ -10,7 +10,7 @@ import pytest
 from onnx.external_data_helper import set_external_data
 
 from bundle.errors import GraphInvalid, GraphMismatch
-from bundle.manifest import Stage
+from bundle.stages import Stage
 from service.scoring.runs import Array
 from service.scoring.session import Session
 from tests.unit.bundle.tiny import stages, write_bundle

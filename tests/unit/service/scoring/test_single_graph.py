@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bundle import manifest as manifests
 from bundle import store
 from bundle.packing import hash_value
+from bundle.stages import SingleStage
 from model_export.foreign.importing import import_graph
 from model_export.foreign.specification import Specification
 from service.lifecycle.gate import Gate
@@ -159,7 +160,7 @@ def test_golden_rows_are_replayed(gate: Gate, source: Path) -> None:
 
 def test_a_graph_with_other_names_than_promised_is_refused(gate: Gate, source: Path) -> None:
     stages = store.load(source).manifest.stages
-    assert isinstance(stages, manifests.SingleStage)
+    assert isinstance(stages, SingleStage)
     stage = stages.single.model_copy(update={"inputs": ("user_ids",)})
     reseal(source, stages={"single": stage.model_dump()})
     with pytest.raises(Refused, match=r"single\.onnx: has inputs .* the manifest promises"):
