@@ -13,8 +13,8 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 _OPTIONS = ("-mcpu=baseline", "-O3", "-fno-sanitize=all", "-shared", "-fPIC", "-s")
-_SOURCES = [f"service/native/{each}.c" for each in ("layers", "memory", "mixtures", "processor")]
-_HEADERS = ["service/native/native.h", "service/native/products.h"]
+_SOURCES = [f"service/native/{each}.c" for each in ("layers", "memory", "processor")]
+_HEADERS = [f"service/native/{each}.h" for each in ("mixtures", "native", "products")]
 
 
 class BuildWithZig(build_ext):

@@ -1,5 +1,7 @@
 /* What the loops in C share. Arrays do not overlap. */
 
+#pragma once
+
 #include <stdint.h>
 #include <string.h>
 
@@ -9,11 +11,17 @@
 #define SUMS 8        /* Vectors that are added up at a time, at most */
 
 typedef float Vector __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef int32_t Integers __attribute__((vector_size(4 * LANES), aligned(4)));
 
 #ifdef __x86_64__ /* see vector_bits in processor.c */
-#define WITH_256 __attribute__((target("avx2,fma,f16c")))
-#define WITH_512 __attribute__((target("avx512f,popcnt")))
+#define WITH_256 __attribute__((target("avx2,fma,f16c,bmi")))
+#define WITH_512 __attribute__((target("avx512f,bmi")))
 #endif
+
+INLINE int64_t round_up(int64_t count, int64_t to)
+{
+    return (count + to - 1) / to * to;
+}
 
 INLINE int64_t first_outside(const int64_t *places, int64_t count, int64_t end)
 {

@@ -15,7 +15,7 @@ int64_t vector_bits(void)
     if (!__get_cpuid(1, &a, &b, &c1, &d) || !(c1 & bit_OSXSAVE))
         return 128;
     __asm__("xgetbv" : "=a"(saved), "=d"(unused) : "c"(0));
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d))
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_BMI))
         return 128;
     if (b & bit_AVX512F && (saved & 0xe6) == 0xe6)
         return 512;

@@ -2,23 +2,22 @@
 
 A graph reads and writes the many numbers of the first layer four times: to repeat the user's, to
 add, to cut and to rectify. Here an item's are read where they are kept. And a graph multiplies all
-that ReLU has left, half of which is zero (docs/decisions/0044, 0048).
+that ReLU has left, half of which is zero (docs/decisions/0044, 0048, 0049).
 """
 
 from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from bundle import stages
 from bundle.errors import GraphMismatch
-from service.native.layers import Branch, Columns, Dense, Layers, Level
+from service.native.layers import Branch, Columns, Dense, Gates, Layers, Level
 from service.native.library import Kept, Places, Tensor
-from service.native.mixtures import mix
 from service.scoring.graph_cut import constants
 
 _ROWS_OF_THREAD = 64
@@ -42,23 +41,10 @@ class FirstLayers:
 
     def __init__(self, stage: stages.Stage, graph: bytes, threads: int = 1) -> None:
         known = _Constants(stage.file, constants(graph))
-        self._layers = Layers([known.columns(part) for part in stage.first_layer])
-        self._levels: list[Level] = []
-        self._gates: list[_Gates] = []  # of the first layers, then of each level
-        if stage.mixtures is not None:
-            experts, width = len(stage.first_layer) - 1, stage.first_layer[0].out_width
-            self._gates.append(_Gates(stage.mixtures, experts, width, False, known))
-        for level in stage.levels:
-            streams, below = self._gates[-1].shape
-            branches = [known.branch(each, below, relu=True) for each in level.experts]
-            branches += [known.branch(each, below, relu=False) for each in level.gates]
-            self._levels.append(Level(branches, streams, below))
-            experts, width = len(level.experts), level.experts[0].out_width
-            self._gates.append(_Gates(level.mixtures, experts, width, True, known))
+        self._layers = Layers(list(_levels(stage, known)))
         ends = itertools.accumulate(stage.computed_ahead.values(), initial=0)
         self._tensors = dict(zip(stage.computed_ahead, itertools.pairwise(ends), strict=True))
         self.width = self._layers.width
-        self._room = max(each.room for each in (self._layers, *self._levels))
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, "first-layers") if threads > 1 else None
         self._of_thread = threading.local()
@@ -79,24 +65,11 @@ class FirstLayers:
             IndexError: a row is out of range.
         """
         rows = len(user_row)
-        parts = self._memory("parts", rows * self._layers.out_width)
-        branches = [
-            self._memory(f"level {number}", rows * level.out_width)
-            for number, level in enumerate(self._levels)
-        ]
-        mixed = [
-            self._memory(f"mixtures {number}", each * rows * width).reshape(each, rows, width)
-            for number, (each, width) in enumerate(gates.shape for gates in self._gates)
-        ]
+        out = self._memory("out", rows * self._layers.out_width)
 
         def compute(some: slice) -> None:
-            room, outputs = self._memory("room", self._room), parts
-            self._layers.compute(users, user_row, items, item_row, some, room, outputs)
-            for number, gates in enumerate(self._gates):
-                gates.mix(outputs, some, mixed[number])
-                if number < len(self._levels):
-                    outputs = branches[number]
-                    self._levels[number].compute(mixed[number], some, room, outputs)
+            room = self._memory("room", self._layers.room)
+            self._layers.compute(users, user_row, items, item_row, some, room, out)
 
         pieces = min(self._threads, rows // _ROWS_OF_THREAD)
         if self._pool and pieces > 1:
@@ -104,9 +77,8 @@ class FirstLayers:
             list(self._pool.map(compute, itertools.starmap(slice, itertools.pairwise(ends))))
         else:
             compute(slice(0, rows))
-        found = mixed[-1].reshape(-1) if mixed else parts
         return {
-            tensor: found[rows * start : rows * end].reshape(rows, end - start)
+            tensor: out[rows * start : rows * end].reshape(rows, end - start)
             for tensor, (start, end) in self._tensors.items()
         }
 
@@ -119,48 +91,19 @@ class FirstLayers:
         return memory[:numbers]
 
 
-class _Gates:
-    """What the gates of a level make of its experts.
-
-    Args:
-        experts: their number, E. width: of each, H.
-        apart: a gate's logits, [N, E], lie apart from another's; beside it, in [N, G * E], if not.
-
-    Attributes:
-        shape: number of gates, G, and width of a mixture, H.
-    """
-
-    def __init__(
-        self,
-        mixtures: stages.Mixtures,
-        experts: int,
-        width: int,
-        apart: bool,
-        known: _Constants,
-    ) -> None:
-        gates = len(mixtures.tensors)
-        self.shape = gates, width
-        self._experts, self._apart = experts, apart
-        self._mask = None if mixtures.mask is None else known.get(mixtures.mask, (gates, experts))
-
-    def mix(self, outputs: Tensor, some: slice, out: Tensor) -> None:
-        """Mixtures of some of N rows into `out`, float32 [G, N, H].
-
-        Args:
-            outputs: of the level: float32 [E, N, H], and then the logits.
-        """
-        (gates, rows, width), experts = out.shape, self._experts
-        end = experts * rows * width
-        logits = outputs[end:]
-        mix(
-            logits.reshape(gates, rows, experts).swapaxes(0, 1)
-            if self._apart
-            else logits.reshape(rows, gates, experts),
-            self._mask,
-            outputs[:end].reshape(experts, rows, width),
-            some,
-            out,
-        )
+def _levels(stage: stages.Stage, known: _Constants) -> Iterator[Level]:
+    """The levels that a stage's manifest names, from the first layer on."""
+    parts = [known.columns(part) for part in stage.first_layer]
+    if stage.mixtures is None:
+        yield Level(parts)
+        return
+    yield Level(parts, known.gates(stage.mixtures, len(parts) - 1))
+    width = stage.first_layer[0].out_width
+    for level in stage.levels:
+        branches = [known.branch(each, width, relu=True) for each in level.experts]
+        branches += [known.branch(each, width, relu=False) for each in level.gates]
+        yield Level(branches, known.gates(level.mixtures, len(level.experts)))
+        width = level.experts[0].out_width
 
 
 class _Constants:
@@ -180,20 +123,25 @@ class _Constants:
     def branch(self, branch: stages.Branch, inputs: int, relu: bool) -> Branch:
         return Branch(branch.stream, self._layers(branch.layers, inputs, relu))
 
+    def gates(self, mixtures: stages.Mixtures, experts: int) -> Gates:
+        number = len(mixtures.tensors)
+        mask = None if mixtures.mask is None else self._get(mixtures.mask, (number, experts))
+        return Gates(number, experts, mask)
+
     def _layers(
         self, layers: Sequence[stages.Dense], inputs: int, relu: bool = True
     ) -> tuple[Dense, ...]:
         found = []
         for layer in layers:
-            weight = self.get(layer.weight, (layer.width, inputs))
+            weight = self._get(layer.weight, (layer.width, inputs))
             bias = np.zeros(layer.width, np.float32)
             if layer.bias is not None:
-                bias = self.get(layer.bias, (layer.width,))
+                bias = self._get(layer.bias, (layer.width,))
             found.append(Dense(weight, bias, relu))
             inputs = layer.width
         return tuple(found)
 
-    def get(self, name: str, shape: tuple[int, ...]) -> Tensor:
+    def _get(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """A constant.
 
         Raises:

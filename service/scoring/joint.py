@@ -23,8 +23,8 @@ from service.values import Scores
 
 _BLOCK_BYTES = 1 << 20
 """Item tensors that a graph reads at a time, for each thread."""
-_FIRST_LAYER_BYTES = 2 << 20
-"""... and those that are added to the user's ahead of it, which leaves the graph half to do."""
+_AHEAD_BYTES = 2 << 20
+"""... and tensors that were computed ahead of it, which leaves the graph half to do, or less."""
 
 
 class Joint:
@@ -51,8 +51,10 @@ class Joint:
                 f"{path.name}: the parts of its first layer are {self._first.width} wide, item "
                 f"tensors {width}"
             )
-        block = _FIRST_LAYER_BYTES if self._first else _BLOCK_BYTES
-        self._most_rows = max(threads * block // (4 * width), 1)
+        block, read = _BLOCK_BYTES, width
+        if self._first:
+            block, read = _AHEAD_BYTES, sum(stage.computed_ahead.values())
+        self._most_rows = max(threads * block // (4 * read), 1)
 
     def scores(self, user_tensor: Tensor, item_tensors: ItemTensors, user_row: Places) -> Scores:
         """Task scores float32 [N, T].

@@ -1,8 +1,9 @@
-"""The first layers: what numpy would compute, in whichever loop, wherever the items lie."""
+"""The first layers and levels: what numpy would compute, in whichever loop, wherever items lie."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.native.layers import Branch, Columns, Dense, Layers, Level, packed
+from service.native.layers import Branch, Columns, Dense, Gates, Layers, Level, packed
 from service.native.library import Kept, Places, Tensor
 
 pytestmark = pytest.mark.usefixtures("loop")
@@ -35,19 +36,44 @@ def columns(rng: np.random.Generator, width: int, relu: bool, layers: list[int])
     return Columns(width, relu or bool(layers), tuple(dense))
 
 
-def reference(part: Columns, sums: Tensor) -> Tensor:
-    values = np.maximum(sums, 0) if part.relu else sums
-    for layer in part.layers:
-        values = np.maximum(values @ layer.weight.T + layer.bias, 0)
+def through(layers: tuple[Dense, ...], values: Tensor) -> Tensor:
+    for layer in layers:
+        values = values @ layer.weight.T + layer.bias
+        values = np.maximum(values, 0) if layer.relu else values
     return values
 
 
+def reference(part: Columns, sums: Tensor) -> Tensor:
+    return through(part.layers, np.maximum(sums, 0) if part.relu else sums)
+
+
+def said(part: Columns | Branch, place: int, below: list[Tensor]) -> Tensor:
+    """What comes of a part of a level."""
+    if isinstance(part, Columns):
+        return reference(part, below[place])
+    return through(part.layers, below[part.stream])
+
+
+def mixed(gates: Gates, parts: list[Tensor]) -> list[Tensor]:
+    """The mixtures of some parts, in double precision where it matters."""
+    experts = np.stack(parts[: gates.experts])
+    logits = np.concatenate(parts[gates.experts :], axis=1).reshape(-1, gates.number, gates.experts)
+    allowed = logits.astype(np.float64) + (0 if gates.mask is None else gates.mask)
+    weights = np.exp(allowed - allowed.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return list(np.einsum("nge,enh->gnh", weights, experts).astype(np.float32))
+
+
 def computed(
-    parts: list[Columns], users: Tensor, user_row: Places, items: Kept, item_row: Places
+    levels: list[Level], users: Tensor, user_row: Places, items: Kept, item_row: Places
 ) -> list[Tensor]:
     """All rows, in two calls; nothing but its room and its part of `out` is written."""
-    layers, rows = Layers(parts), len(user_row)
-    widths = [len(part.layers[-1].weight) if part.layers else part.width for part in parts]
+    layers, rows = Layers(levels), len(user_row)
+    parts, gates = levels[-1].parts, levels[-1].gates
+    widths = [part.out_width for part in parts]
+    if gates is not None:
+        widths = widths[:1] * gates.number
+    assert layers.out_width == sum(widths)
     ends = np.cumsum([0, *(rows * width for width in widths)])
     out, room = np.full(ends[-1] + 3, 7, np.float32), np.full(layers.room + 3, 7, np.float32)
     for some in (slice(0, rows // 3), slice(rows // 3, rows)):
@@ -72,7 +98,7 @@ def test_each_part_goes_through_its_layers(
     width = sum(part.width for part in parts)
     users, items = normal(rng, 3, width), normal(rng, 9, width).astype(kept_as)
     user_row, item_row = rng.integers(0, 3, rows), rng.integers(0, 9, rows)
-    found = computed(parts, users, user_row, items, item_row)
+    found = computed([Level(parts)], users, user_row, items, item_row)
     cuts = np.cumsum([part.width for part in parts])[:-1]
     sums = np.split(users[user_row] + items[item_row], cuts, axis=1)
     for part, values, each in zip(parts, found, sums, strict=True):
@@ -88,7 +114,9 @@ def test_it_does_not_matter_how_many_inputs_are_zero(width: int, share: float, s
     part = columns(rng, width, True, [5])
     items = np.where(rng.random((70, width)) < share, -1, 1).astype(np.float32)
     places = np.arange(70)
-    (found,) = computed([part], np.zeros((1, width), np.float32), places * 0, items, places)
+    (found,) = computed(
+        [Level([part])], np.zeros((1, width), np.float32), places * 0, items, places
+    )
     np.testing.assert_allclose(found, reference(part, items), rtol=1e-4, atol=1e-5)
 
 
@@ -96,7 +124,7 @@ def test_it_does_not_matter_how_many_inputs_are_zero(width: int, share: float, s
 def test_what_is_no_number_is_not_rectified_away(kept_as: type[np.floating[Any]]) -> None:
     items: Any = np.tile(np.array([np.nan, np.inf, -np.inf], kept_as), 15)[None]
     zero, user = np.zeros(1, np.int64), np.zeros((1, 45), np.float32)
-    found = computed([Columns(33, True), Columns(12, False)], user, zero, items, zero)
+    found = computed([Level([Columns(33, True), Columns(12, False)])], user, zero, items, zero)
     np.testing.assert_array_equal(found[0], np.where(items == -np.inf, 0, items)[:, :33])
     np.testing.assert_array_equal(found[1], items[:, 33:])
 
@@ -106,7 +134,7 @@ def test_what_is_no_number_goes_through_layers() -> None:
     items = np.zeros((2, 20), np.float32)
     items[1, 17] = np.nan
     places = np.arange(2)
-    (found,) = computed([part], np.zeros((1, 20), np.float32), places * 0, items, places)
+    (found,) = computed([Level([part])], np.zeros((1, 20), np.float32), places * 0, items, places)
     assert np.isfinite(found[0]).all()
     assert np.isnan(found[1]).all()
 
@@ -146,93 +174,153 @@ def test_nothing_outside_of_the_arrays_is_touched(
         "room": np.zeros(50_000, np.float32),
         "out": np.zeros(6, np.float32),
     }
-    layers = Layers([columns(np.random.default_rng(0), 5, True, [3])])
+    layers = Layers([Level([columns(np.random.default_rng(0), 5, True, [3])])])
     with pytest.raises(error, match=re.escape(message)):
         layers.compute(**given | change)
 
 
+def gates_of(rng: np.random.Generator, number: int, experts: int, masked: bool) -> Gates:
+    mask = np.where(rng.random((number, experts)) < 0.4, -np.inf, 0).astype(np.float32)
+    mask[:, 0] = 0
+    return Gates(number, experts, mask if masked else None)
+
+
 @given(
-    st.lists(st.tuples(st.integers(0, 2), st.lists(WIDTH, max_size=2), WIDTH, st.booleans())),
-    WIDTH,
+    st.tuples(ROWS, st.integers(1, 4), st.integers(1, 6), WIDTH),
+    st.booleans(),
+    st.floats(0, 200),
+    st.integers(0, 1000),
+)
+def test_gates_mix_what_experts_say(
+    shape: tuple[int, int, int, int], masked: bool, spread: float, seed: int
+) -> None:
+    rows, number, experts, width = shape
+    rng = np.random.default_rng(seed)
+    gates = gates_of(rng, number, experts, masked)
+    items = normal(rng, 9, experts * width + number * experts)
+    items[:, experts * width :] *= np.float32(spread)
+    users, zero, item_row = np.zeros_like(items[:1]), np.zeros(rows, int), rng.integers(0, 9, rows)
+    widths = [width] * experts
+    together, apart = (
+        computed(
+            [Level([Columns(each, False) for each in (*widths, *logits)], gates)],
+            *(users, zero, items, item_row),
+        )
+        for logits in ([number * experts], [experts] * number)
+    )
+    parts = np.split(items[item_row], np.cumsum(widths), axis=1)
+    np.testing.assert_allclose(together, mixed(gates, parts), rtol=1e-5, atol=2e-6)
+    np.testing.assert_array_equal(apart, together)
+
+
+def test_a_gate_without_a_number_says_so_and_an_expert_that_is_not_asked_does_not() -> None:
+    gates = Gates(2, 2, np.array([[0, -np.inf], [0, 0]], np.float32))
+    first, second = np.ones((2, 17)), np.ones((2, 17))
+    logits = np.zeros((2, 4))
+    second[0] = logits[1, 2] = np.nan
+    items = np.concatenate([first, second, logits], axis=1).astype(np.float32)
+    parts = [Columns(17, False), Columns(17, False), Columns(4, False)]
+    places = np.arange(2)
+    found = computed(
+        [Level(parts, gates)], np.zeros((1, 38), np.float32), places * 0, items, places
+    )
+    assert np.isnan(found).all(axis=2).tolist() == [[False, False], [True, True]]
+    assert (found[0] == 1).all()
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 3), st.integers(1, 4), WIDTH, st.booleans(), st.booleans()),
+        min_size=2,
+        max_size=3,
+    ),
+    st.booleans(),
     ROWS,
     st.integers(0, 1000),
 )
-def test_branches_of_a_level_read_their_streams(
-    shapes: list[tuple[int, list[int], int, bool]], width: int, rows: int, seed: int
+def test_levels_read_the_mixtures_below(
+    shapes: list[tuple[int, int, int, bool, bool]], ends_with_parts: bool, rows: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    branches = []
-    for stream, hidden, last, relu in shapes:
-        layers = columns(rng, width, True, [*hidden, last]).layers
-        if not hidden:  # a gate's logits
-            layers = (Dense(layers[0].weight, layers[0].bias, relu),)
-        branches.append(Branch(stream, layers))
-    level, streams = Level(branches, 3, width), normal(rng, 3, rows, width)
-    out, room = np.full(rows * level.out_width + 3, 7, np.float32), np.empty(level.room, np.float32)
-    for some in (slice(0, rows // 3), slice(rows // 3, rows)):
-        level.compute(streams, some, room, out)
-    assert (out[-3:] == 7).all()
-    start = 0
-    for branch in branches:
-        values = streams[branch.stream]
-        for layer in branch.layers:
-            values = values @ layer.weight.T + layer.bias
-            values = np.maximum(values, 0) if layer.relu else values
-        found = out[start : start + values.size].reshape(values.shape)
-        np.testing.assert_allclose(found, values, rtol=1e-4, atol=1e-5)
-        start += values.size
+    levels: list[Level] = []
+    streams, below = 0, 0
+    for number, experts, width, masked, deep in shapes:
+        gates = gates_of(rng, number, experts, masked)
+        hidden = [width + 5] if deep else []
+        if not levels:
+            parts = [columns(rng, 20, True, [*hidden, width]) for _ in range(experts)]
+            levels.append(Level([*parts, Columns(number * experts, False)], gates))
+        else:
+            branches = [
+                Branch(
+                    int(rng.integers(streams)), columns(rng, below, True, [*hidden, width]).layers
+                )
+                for _ in range(experts)
+            ]
+            for _ in range(number):
+                (logits,) = columns(rng, below, True, [experts]).layers
+                gate = Dense(logits.weight, logits.bias, relu=False)
+                branches.append(Branch(int(rng.integers(streams)), (gate,)))
+            levels.append(Level(branches, gates))
+        streams, below = number, width
+    if ends_with_parts:
+        levels[-1] = Level(levels[-1].parts)
+    widths = [part.width for part in levels[0].parts if isinstance(part, Columns)]
+    users, items = normal(rng, 3, sum(widths)), normal(rng, 9, sum(widths))
+    user_row, item_row = rng.integers(0, 3, rows), rng.integers(0, 9, rows)
+    found = computed(levels, users, user_row, items, item_row)
+    values = np.split(users[user_row] + items[item_row], np.cumsum(widths)[:-1], axis=1)
+    for level in levels:
+        of_level: Sequence[Columns | Branch] = level.parts
+        values = [said(part, place, values) for place, part in enumerate(of_level)]
+        values = values if level.gates is None else mixed(level.gates, values)
+    assert len(found) == len(values)
+    for each, wanted in zip(found, values, strict=True):
+        np.testing.assert_allclose(each, wanted, rtol=2e-3, atol=2e-4)
 
 
-LAYERS = columns(np.random.default_rng(0), 5, True, [3]).layers
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"streams": np.zeros((2, 4, 5))}, "float64 in pieces or of another type; float32"),
-        ({"streams": np.zeros((3, 4, 5), np.float32)}, "streams are (3, 4, 5), must be 2 of 5"),
-        ({"streams": np.zeros((2, 4, 6), np.float32)}, "streams are (2, 4, 6), must be 2 of 5"),
-        ({"streams": np.zeros((4, 2, 5), np.float32).swapaxes(0, 1)}, "float32 in pieces"),
-        ({"rows": slice(0, 5)}, "slice(0, 5, None) of 4 rows"),
-        ({"room": np.zeros(9, np.float32)}, "in a room of 9 numbers"),
-        ({"out": np.zeros(11, np.float32)}, "11 numbers for 4 rows of 3"),
-    ],
-)
-def test_a_level_touches_nothing_outside(change: dict[str, Any], message: str) -> None:
-    given: dict[str, Any] = {
-        "streams": np.zeros((2, 4, 5), np.float32),
-        "rows": slice(0, 4),
-        "room": np.zeros(50_000, np.float32),
-        "out": np.zeros(12, np.float32),
-    }
-    with pytest.raises(ValueError, match=re.escape(message)):
-        Level([Branch(1, LAYERS)], 2, 5).compute(**given | change)
+LAYERS = columns(np.random.default_rng(0), 6, True, [3]).layers
+UNRECTIFIED = Dense(np.zeros((2, 3), np.float32), np.zeros(2, np.float32), relu=False)
+SIX = Level([Columns(6, False), Columns(6, False), Columns(4, False)], Gates(2, 2, None))
 
 
 @pytest.mark.parametrize(
-    ("branch", "message"),
+    ("levels", "message"),
     [
+        ([Level([Branch(0, LAYERS)])], "the first level has columns, those above have branches"),
+        ([SIX, SIX], "the first level has columns, those above have branches"),
+        ([Level([Columns(6, False)]), Level([Branch(0, LAYERS)])], "stream 0 of 0, 1 layers"),
+        ([SIX, Level([Branch(2, LAYERS)])], "stream 2 of 2, 1 layers"),
+        ([SIX, Level([Branch(-1, LAYERS)])], "stream -1 of 2"),
+        ([SIX, Level([Branch(0, ())])], "stream 0 of 2, 0 layers"),
         (
-            Branch(2, columns(np.random.default_rng(0), 5, True, [3]).layers),
-            "stream 2 of 2, 1 layers",
-        ),
-        (Branch(-1, LAYERS), "stream -1 of 2"),
-        (Branch(0, ()), "stream 0 of 2, 0 layers"),
-        (
-            Branch(
-                0,
-                (
-                    *LAYERS,
-                    Dense(np.zeros((2, 3), np.float32), np.zeros(2, np.float32), relu=False),
-                ),
-            ),
+            [SIX, Level([Branch(0, (*LAYERS, UNRECTIFIED))])],
             "a layer after a ReLU must have one itself",
         ),
+        ([Level([Columns(3, True, (UNRECTIFIED,))])], "a layer after a ReLU must have one itself"),
+        ([SIX, Level([Branch(0, (UNRECTIFIED,))])], "weights (2, 3) and bias (2,) for 6 inputs"),
+        (
+            [Level(SIX.parts, Gates(3, 2, None))],
+            "3 gates and 2 experts for parts that are [6, 6, 4",
+        ),
+        (
+            [Level(SIX.parts, Gates(4, 1, None))],
+            "4 gates and 1 experts for parts that are [6, 6, 4",
+        ),
+        ([Level(SIX.parts[1:], Gates(2, 2, None))], "experts must be of one width"),
+        (
+            [Level(SIX.parts, Gates(2, 2, np.zeros((2, 3), np.float32)))],
+            "a mask (2, 3) for 2 gates and 2 experts",
+        ),
+        (
+            [Level(SIX.parts, Gates(2, 2, np.zeros((2, 2))))],  # type: ignore[arg-type]
+            "float64 in pieces or of another type; float32",
+        ),
     ],
 )
-def test_a_level_that_does_not_fit_is_refused(branch: Branch, message: str) -> None:
+def test_levels_that_do_not_fit_are_refused(levels: list[Level], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        Level([branch], 2, 5)
+        Layers(levels)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +335,7 @@ def test_layers_that_do_not_fit_are_refused(
 ) -> None:
     dense = Dense(np.zeros(weight, np.float32), np.zeros(bias, np.float32))
     with pytest.raises(ValueError, match=re.escape(message)):
-        Layers([Columns(5, True, (dense,))])
+        Layers([Level([Columns(5, True, (dense,))])])
 
 
 def test_weights_lie_in_blocks_that_begin_with_a_line() -> None:
@@ -266,7 +354,7 @@ def test_threads_compute_beside_each_other() -> None:
 
     def compute(seed: int) -> bool:
         rows = np.random.default_rng(seed).integers(0, 4, 200)
-        dense, rest = computed(parts, users, rows, items, rows * 9)
+        dense, rest = computed([Level(parts)], users, rows, items, rows * 9)
         sums = users[rows] + items[rows * 9]
         return np.array_equal(rest, sums[:, 64:]) and np.allclose(
             dense, reference(parts[0], sums[:, :64]), atol=1e-5

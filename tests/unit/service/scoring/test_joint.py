@@ -65,7 +65,7 @@ def graph(tmp_path: Path) -> Path:
 def test_scores_are_those_of_the_whole_graph(
     graph: Path, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.scoring.joint._FIRST_LAYER_BYTES", 100 * 4 * WIDTH)  # ten blocks
+    monkeypatch.setattr("service.scoring.joint._AHEAD_BYTES", 100 * 4 * WIDTH)  # ten blocks
     whole = STAGE.model_copy(update={"first_layer": ()})
     user_row = np.random.default_rng(3).integers(0, 3, rows)
     ahead, expected = (
